@@ -1,0 +1,79 @@
+"""The models by name, and which of them share a worker."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.errors import NotFound
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One named entry of the configuration, with defaults filled in and paths made absolute."""
+
+    name: str
+    engine: str = "transformers"
+    """transformers | fake | command"""
+    model: str = ""
+    """Absolute directory of the base model, or its hub id. Empty for `command`."""
+    adapter: str | None = None
+    """Absolute directory of a PEFT adapter on `model`."""
+    quantization: str = "none"
+    prompt: str = "chat"
+    system_prompt: str | None = None
+    environment: str = "auto"
+    """`auto` or a name of the configuration's environments."""
+    keep_alive: float | None = 1800.0
+    """Seconds a worker stays after its last request; None is for ever, 0 unloads at once."""
+    dtype: str = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
+    context: int | None = None
+    command: tuple[str, ...] = ()
+    health: str = "/health"
+    options: tuple[tuple[str, object], ...] = ()
+    """Settings of one engine alone."""
+
+    @property
+    def worker_key(self) -> str:
+        """Models with the same key share a worker: all but name, adapter and chat settings is the same."""
+        same = replace(self, name="", adapter=None, prompt="", system_prompt=None, keep_alive=None)
+        if self.engine == "command":
+            same = replace(same, name=self.name)
+        text = json.dumps(same.__dict__, sort_keys=True, default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All models and environments that the configuration names."""
+
+    models: Mapping[str, ModelSpec]
+    environments: Mapping[str, EnvironmentSpec] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self.models.values())
+
+    def get(self, name: str) -> ModelSpec:
+        """The model of that name; NotFound names the known ones, the nearest first."""
+        if name in self.models:
+            return self.models[name]
+        known = sorted(self.models)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise NotFound(
+            f"there is no model {name!r}",
+            hint=f"{hint}Known models: {', '.join(known) or 'none'}.",
+            code="model_not_found",
+            param="model",
+        )
+
+    def sharing(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
+        """Every model that the worker of `spec` serves, `spec`'s base first, then by name."""
+        same = [m for m in self if m.worker_key == spec.worker_key]
+        return tuple(sorted(same, key=lambda m: (m.adapter is not None, m.name)))

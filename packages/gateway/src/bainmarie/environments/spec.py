@@ -1,0 +1,31 @@
+"""What an environment shall hold, before anything is resolved or built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """The wish: either packages to build from, or an interpreter to use as it is.
+
+    Two specs with the same wish share one directory: neither `name` nor `reasons` counts for the digest.
+    """
+
+    name: str
+    """From the configuration, or `auto`."""
+    python: str = ""
+    """Version such as "3.10"; empty takes the gateway's own version (never its interpreter's environment)."""
+    packages: tuple[str, ...] = ()
+    """Requirements of the model: torch, transformers, ... The worker's own needs are added by the builder."""
+    index_url: str | None = None
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    torch_backend: str = "auto"
+    """What uv's --torch-backend gets where no index is configured."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Environment variables of the worker. They change no package, so they are not part of the digest."""
+    python_executable: str | None = None
+    """An existing interpreter, verified and never changed. Excludes `python` and `packages`."""
+    reasons: tuple[tuple[str, str], ...] = field(default=())
+    """(requirement, why) for inferred packages."""
