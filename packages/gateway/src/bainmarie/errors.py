@@ -1,8 +1,9 @@
 """Every error that reaches a person, with its HTTP status and its exit code.
 
     BainError
-    ├── BadRequest              400   2   the request's or the command's words are off
+    ├── BadRequest              400   2   the request's or the command's words are off (TooLarge: 413)
     ├── ConfigurationError      500   3   bain.yaml is wrong; carries file, line, column
+    ├── Refused                 403   2   the request may not come from there (401: it brings no valid key)
     ├── NotFound                404   4   unknown model, run, tool, approval
     ├── EnvironmentFailed       503   5   an environment could not be built or is not fit
     ├── LoadFailed              503   6   a worker did not start, or died while loading
@@ -58,6 +59,24 @@ class BadRequest(BainError):
     code = "bad_request"
 
 
+class TooLarge(BadRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class Refused(BainError):
+    status = 403
+    exit_code = 2
+    type = "permission_error"
+    code = "forbidden"
+
+
+class KeyMissing(Refused):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
 class ConfigurationError(BainError):
     """`message` begins with `file:line:column:` where the place is known."""
 
@@ -75,12 +94,14 @@ class NotFound(BainError):
 class EnvironmentFailed(BainError):
     status = 503
     exit_code = 5
+    type = "environment_error"
     code = "environment_failed"
 
 
 class LoadFailed(BainError):
     status = 503
     exit_code = 6
+    type = "load_error"
     code = "load_failed"
 
 
@@ -111,4 +132,5 @@ class ApprovalFailed(BainError):
 class OverCapacity(BainError):
     status = 503
     exit_code = 10
+    type = "capacity_error"
     code = "over_capacity"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class EnvironmentSpec:
     """The wish: either packages to build from, or an interpreter to use as it is.
 
-    Two specs with the same wish share one directory: neither `name` nor `reasons` counts for the digest.
+    Two specs with the same wish share one directory: `name`, `variables`, `needs`, `reasons` do not count for it.
     """
 
     name: str
@@ -27,5 +27,8 @@ class EnvironmentSpec:
     """Environment variables of the worker. They change no package, so they are not part of the digest."""
     python_executable: str | None = None
     """An existing interpreter, verified and never changed. Excludes `python` and `packages`."""
+    needs: tuple[str, ...] = ()
+    """Packages that must be importable in the finished environment beside the worker's own: what the engine imports.
+    They are checked, never installed: what shall be installed stands in `packages`."""
     reasons: tuple[tuple[str, str], ...] = field(default=())
     """(requirement, why) for inferred packages."""

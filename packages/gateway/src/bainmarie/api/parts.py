@@ -1,0 +1,45 @@
+"""What the routes work with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bainmarie import __version__
+from bainmarie.events import EventBus
+
+if TYPE_CHECKING:
+    from bainmarie.catalog import Catalog
+    from bainmarie.settings import Settings
+    from bainmarie.workers.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class GatewayInfo:
+    """Who answers: in /api/status and in gateway.json."""
+
+    address: str
+    """As a URL that reaches it from this machine."""
+    home: str
+    version: str = __version__
+    pid: int = field(default_factory=os.getpid)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All the routes share. `closing` is set when the gateway begins to stop, `stop` makes it do so."""
+
+    settings: Settings
+    home: Path
+    gateway: GatewayInfo
+    catalog: Catalog
+    supervisor: Supervisor
+    events: EventBus
+    closing: asyncio.Event
+    stop: Callable[[], None]

@@ -1,0 +1,62 @@
+"""The start of bainmarie_worker, which every engine of ours runs in."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bainmarie_protocol import ServedModel, WorkerConfig
+
+from bainmarie import carried
+from bainmarie.catalog import ModelSpec
+from bainmarie.environments.environment import Environment
+from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.variables import worker_variables
+from bainmarie.workers.launch import LaunchSpec
+from bainmarie.workers.sockets import socket_path
+
+
+def launch(
+    engine: str, models: Sequence[ModelSpec], environment: Environment, home: Path, environ: Mapping[str, str]
+) -> LaunchSpec:
+    """A worker with `engine` that serves `models`, in `environment`'s interpreter, isolated from the user's own."""
+    first = models[0]
+    socket = socket_path(home, first.worker_key)
+    config = WorkerConfig(
+        name=first.name,
+        engine=engine,
+        model=first.model,
+        models=tuple(served(model) for model in models),
+        socket=socket,
+        token="" if socket else secrets.token_urlsafe(32),
+        quantization=first.quantization,
+        dtype=first.dtype,
+        device=first.device,
+        trust_remote_code=first.trust_remote_code,
+        context=first.context,
+        options=dict(first.options),
+    )
+    wish = EnvironmentSpec(name=environment.name, variables=tuple(environment.variables.items()))
+    paths = [str(path) for path in carried.worker_path()]
+    program = f"import sys; sys.path[:0] = {paths!r}; from bainmarie_worker.__main__ import main; main()"
+    return LaunchSpec(
+        argv=(str(environment.python), "-I", "-c", program),
+        env=worker_variables(environment, wish, environ),
+        config=config,
+        log=log_path(models, home),
+        cwd=home,
+        environment=environment.digest,
+    )
+
+
+def served(model: ModelSpec) -> ServedModel:
+    """What the worker knows of a model."""
+    return ServedModel(name=model.name, adapter=model.adapter, prompt=model.prompt, system_prompt=model.system_prompt)
+
+
+def log_path(models: Sequence[ModelSpec], home: Path) -> Path:
+    """The log of the worker that serves `models`: its first model's name for people, its key for uniqueness."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", models[0].name).strip("-.")[:40]
+    return home / "logs" / f"{readable or 'worker'}-{models[0].worker_key[:6]}.log"

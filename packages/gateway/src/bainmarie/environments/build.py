@@ -1,0 +1,169 @@
+"""From a lock to a finished environment at its final path."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bainmarie.environments.commands import run_command
+from bainmarie.environments.environment import MARKER, Environment, interpreter_in, read_marker, write_marker
+from bainmarie.environments.failures import uv_failed
+from bainmarie.environments.file_locks import hold
+from bainmarie.environments.indexes import Indexes, without_credentials
+from bainmarie.environments.inspection import Inspection, inspect, raise_problems
+from bainmarie.environments.lock import Lock
+from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.sync_progress import SyncProgress
+from bainmarie.progress import Progress, Report
+
+WORKER_IMPORTS = ("starlette", "uvicorn", "jinja2")
+_CHECKED_IMPORTS = ("torch", "transformers", "safetensors", "accelerate", "peft", "bitsandbytes")
+"""Packages whose import is tried in the preflight where the spec names them, in this order."""
+_LOCK_FILE = "requirements.lock"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+async def build(
+    spec: EnvironmentSpec, lock: Lock, indexes: Indexes, *, root: Path, uv: str, report: Report
+) -> Environment:
+    """Build what the lock says in `root`/<digest>, or return what is finished there.
+
+    One builder at a time, over all processes; the others wait and find the result. On a failure and on a cancel no
+    marker and, where there is time, no directory is left. EnvironmentFailed carries uv's own cause.
+    """
+    path = root / lock.digest
+
+    def waiting() -> None:
+        report(Progress("install", None, "another process builds this environment; waiting for it"))
+
+    async with hold(root / "locks" / f"{lock.digest}.build.lock", waiting) as descriptors:
+        if finished := await asyncio.to_thread(read_marker, path):
+            return replace(finished, name=spec.name)
+        await asyncio.to_thread(_remove, path)
+        try:
+            return await _Builder(spec, lock, indexes, path, uv, report, descriptors).build()
+        except BaseException:
+            await asyncio.to_thread(_remove, path)
+            raise
+
+
+class _Builder:
+    """One build, under the lock, in an empty place."""
+
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        lock: Lock,
+        indexes: Indexes,
+        path: Path,
+        uv: str,
+        report: Report,
+        keep_open: Sequence[int],
+    ) -> None:
+        self._spec, self._lock, self._path, self._uv, self._report = spec, lock, path, uv, report
+        self._indexes = indexes.with_backend(lock.torch_backend)
+        self._variables = indexes.variables
+        self._keep_open = keep_open
+
+    async def build(self) -> Environment:
+        await self._make()
+        await self._install()
+        inspection = await self._preflight()
+        environment = Environment(
+            name=self._spec.name,
+            digest=self._lock.digest,
+            python=interpreter_in(self._path),
+            path=self._path,
+            versions=inspection.versions,
+            python_version=inspection.python_version,
+            accelerator=inspection.accelerator,
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        await asyncio.to_thread(write_marker, environment, spec=_recorded(self._spec), lock=self._lock.text)
+        return environment
+
+    async def _make(self) -> None:
+        await self._run_uv(
+            "create",
+            "venv",
+            "--no-project",
+            "--python",
+            self._lock.interpreter,
+            "--no-python-downloads",
+            str(self._path),
+        )
+        (self._path / _LOCK_FILE).write_text(self._lock.text, encoding="utf-8")
+
+    async def _install(self) -> None:
+        progress = SyncProgress(self._lock.count, self._report)
+        await self._run_uv(
+            *("install", "pip", "sync", str(self._path / _LOCK_FILE), "--require-hashes"),
+            *("--python", str(interpreter_in(self._path)), "--color", "never"),
+            *self._indexes.arguments,
+            *self._indexes.backend_arguments,
+            progress=progress,
+        )
+
+    async def _preflight(self) -> Inspection:
+        imports = (*WORKER_IMPORTS, *checked_imports(self._spec.packages))
+        self._report(Progress("preflight", None, f"importing {', '.join(imports)}"))
+        inspection = await inspect(
+            interpreter_in(self._path),
+            name=self._spec.name,
+            variables=self._variables,
+            cwd=self._path,
+            prefix=self._path,
+            imports=imports,
+            keep_open=self._keep_open,
+        )
+        raise_problems(inspection.problems, self._spec.name)
+        self._report(Progress("preflight", 1.0, _summary(inspection, imports)))
+        return inspection
+
+    async def _run_uv(self, step: str, *arguments: str, progress: SyncProgress | None = None) -> None:
+        done = await run_command(
+            (self._uv, *arguments),
+            variables=self._variables,
+            cwd=self._path.parent,
+            on_line=progress.line if progress else lambda line: None,
+            keep_open=self._keep_open,
+        )
+        if done.code != 0:
+            raise uv_failed(step, self._spec.name, done.stderr)
+
+
+def checked_imports(packages: Sequence[str]) -> tuple[str, ...]:
+    """What a preflight imports for these requirements."""
+    named = {match[0].lower() for package in packages if (match := _NAME.match(package.strip()))}
+    return tuple(name for name in _CHECKED_IMPORTS if name in named)
+
+
+def _summary(inspection: Inspection, imports: Sequence[str]) -> str:
+    named = [
+        f"{name} {inspection.versions[name]}" for name in imports[len(WORKER_IMPORTS) :] if name in inspection.versions
+    ]
+    return ", ".join([f"Python {inspection.python_version}", *named, *filter(None, [inspection.accelerator])])
+
+
+def _recorded(spec: EnvironmentSpec) -> Mapping[str, object]:
+    """The spec for the marker: without variables (they can be secret) and credentials."""
+    record = asdict(replace(spec, variables=()))
+    return {key: _clean(value) for key, value in record.items() if key != "variables"}
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return without_credentials(value)
+    return [_clean(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory, its marker first: what is half-removed must not look finished."""
+    (path / MARKER).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)

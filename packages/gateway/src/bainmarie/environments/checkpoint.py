@@ -1,0 +1,163 @@
+"""Is a model directory fit to load? Answered from its files alone, before any environment is built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bainmarie.catalog import ModelSpec
+from bainmarie.environments.adapter_files import check_adapter
+from bainmarie.environments.model_files import (
+    UnreadableTensors,
+    is_hub_id,
+    model_directory,
+    read_json,
+    tensor_shapes,
+)
+from bainmarie.errors import LoadFailed
+
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_MOST_NAMED = 6
+
+
+def check_model_files(spec: ModelSpec) -> None:
+    """LoadFailed where the base's or the adapter's files cannot work; nothing where they can, or cannot be judged.
+
+    Codes: model_not_found, model_incomplete, adapter_incomplete, adapter_mismatch. A hub id that is not in the cache
+    is not judged, nor are engines that read no checkpoint.
+    """
+    if spec.engine != "transformers":
+        return
+    directory = model_directory(spec.model, os.environ)
+    shapes: dict[str, tuple[int, ...]] | None = None
+    config: dict[str, object] = {}
+    if directory is None:
+        if not is_hub_id(spec.model):
+            raise _not_a_directory(spec)
+    elif not is_hub_id(spec.model):
+        config = _config(spec, directory)
+        shapes = _weights(spec, directory)
+    else:
+        shapes = _cached_weights(directory)
+    if spec.adapter is not None:
+        check_adapter(spec, Path(spec.adapter), config, shapes)
+
+
+def _not_a_directory(spec: ModelSpec) -> LoadFailed:
+    path = Path(spec.model)
+    if path.suffix == ".gguf":
+        return _incomplete(spec, f"{path} is a GGUF file", "The transformers engine reads folders with safetensors.")
+    what = "is a file, not a directory" if path.exists() else "does not exist"
+    return LoadFailed(
+        f"model {spec.name!r}: the directory {path} {what}",
+        hint=f"Correct `models: {spec.name}: model:` in the configuration.",
+        code="model_not_found",
+    )
+
+
+def _config(spec: ModelSpec, directory: Path) -> dict[str, object]:
+    file = directory / "config.json"
+    if not file.is_file():
+        raise _incomplete(
+            spec, f"{directory} has no config.json; found there: {_listing(directory)}", _advice(directory)
+        )
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise _incomplete(spec, f"{file} is not valid JSON: {error}", "Copy or download it again.") from error
+
+
+def _advice(directory: Path) -> str:
+    """What a directory without config.json is, and the configuration line that would be right."""
+    if (directory / "adapter_config.json").is_file():
+        base = read_json(directory / "adapter_config.json").get("base_model_name_or_path") or "BASE"
+        return f"This is an adapter. Configure it as `model: {base}` with `adapter: {directory}`."
+    checkpoints = [path for path in directory.glob("checkpoint-*") if (path / "config.json").is_file()]
+    if checkpoints:
+        newest = max(checkpoints, key=lambda path: path.stat().st_mtime)
+        return f"This is the folder of a training run. Use one of its checkpoints: `model: {newest}`."
+    adapters = [path for path in directory.glob("checkpoint-*") if (path / "adapter_config.json").is_file()]
+    if adapters:
+        return f"This is the folder of an adapter's training run. Use `model: BASE` with `adapter: {adapters[-1]}`."
+    if is_training_checkpoint(directory):
+        return f"This is a training checkpoint without a model. Look in its parent: {directory.parent}."
+    inner = [path.parent for path in directory.glob("*/config.json")]
+    if inner:
+        return f"A model lies one folder deeper: `model: {inner[0]}`."
+    if any(directory.glob("*.gguf")):
+        return "GGUF files need another engine; the transformers engine reads folders with config.json and safetensors."
+    return "Give a folder in the Hugging Face format: config.json, *.safetensors, tokenizer files."
+
+
+def is_training_checkpoint(directory: Path) -> bool:
+    """Whether a trainer's state lies there."""
+    names = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "training_args.bin", "global_step*")
+    return any(any(directory.glob(name)) for name in names)
+
+
+def _weights(spec: ModelSpec, directory: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors. LoadFailed where a file of the weights is missing or cut short."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = _shards(spec, index)
+        missing = [name for name in shards if not (directory / name).is_file()]
+        if missing:
+            named = ", ".join(missing[:_MOST_NAMED])
+            text = f"{len(missing)} of {len(shards)} weight files that {index} names are missing: {named}"
+            raise _incomplete(spec, text, "Copy or download them into the folder.")
+    else:
+        shards = ["model.safetensors"]
+        if not (directory / shards[0]).is_file():
+            raise _incomplete(spec, *_no_weights(directory))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in shards:
+        try:
+            shapes |= tensor_shapes(directory / name)
+        except UnreadableTensors as error:
+            raise _incomplete(spec, f"{directory / name} {error}", "Copy or download it again.") from error
+    return shapes
+
+
+def _shards(spec: ModelSpec, index: Path) -> list[str]:
+    try:
+        names = read_json(index)["weight_map"]
+        assert isinstance(names, dict)
+        return sorted({str(name) for name in names.values()})
+    except (ValueError, LookupError, AssertionError) as error:
+        raise _incomplete(spec, f"{index} is no index of weight files: {error}", "Download it again.") from error
+
+
+def _no_weights(directory: Path) -> tuple[str, str]:
+    if any((directory / name).is_file() for name in _PICKLED):
+        text = (
+            f"{directory} holds its weights only as a pickle (pytorch_model.bin), which can run code when it is opened"
+        )
+        return (
+            text,
+            "Convert it once to safetensors (`model.save_pretrained(folder)` with transformers 5) and use that.",
+        )
+    text = f"{directory} has no weights (model.safetensors); found there: {_listing(directory)}"
+    return text, "Download the weights into the folder, or save the model again with `save_pretrained`."
+
+
+def _cached_weights(directory: Path) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of a snapshot in the hub cache, which may hold only some files; None where not all are there."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        index = read_json(directory / "model.safetensors.index.json").get("weight_map")
+        names = sorted({str(name) for name in index.values()}) if isinstance(index, dict) else ["model.safetensors"]
+        for name in names:
+            shapes |= tensor_shapes(directory / name)
+    except (OSError, ValueError, UnreadableTensors):
+        return None  # what is missing is downloaded when it loads
+    return shapes
+
+
+def _listing(directory: Path) -> str:
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in directory.iterdir())
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}" if names else "nothing"
+
+
+def _incomplete(spec: ModelSpec, text: str, hint: str) -> LoadFailed:
+    return LoadFailed(f"model {spec.name!r}: {text}", hint=hint, code="model_incomplete")

@@ -1,0 +1,91 @@
+"""A finished environment, and the marker file that makes a directory one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MARKER = "environment.json"
+"""Written last, synced, by rename. A directory without it was never finished and is never used."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment that has passed its preflight."""
+
+    name: str
+    """From the configuration, or `auto`."""
+    digest: str
+    """Names the directory; for an interpreter used as it is, a digest of its path."""
+    python: Path
+    """The interpreter to start."""
+    path: Path | None = None
+    """The directory; None for an interpreter used as it is."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the spec."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Installed version by package name (normalized: lower case, hyphens)."""
+    python_version: str = ""
+    accelerator: str = ""
+    """What torch sees: `cpu`, `cuda`, `mps`, ...; empty without torch."""
+    created: str = ""
+    """ISO 8601, UTC."""
+
+
+def interpreter_in(path: Path) -> Path:
+    """Where the interpreter of a virtual environment stands."""
+    return path / "Scripts" / "python.exe" if os.name == "nt" else path / "bin" / "python"
+
+
+def write_marker(environment: Environment, *, spec: Mapping[str, object], lock: str) -> None:
+    """Make the directory an environment: on return the marker is on the disk, complete."""
+    assert environment.path is not None
+    record = {
+        "names": [environment.name],
+        "digest": environment.digest,
+        "python_version": environment.python_version,
+        "versions": dict(sorted(environment.versions.items())),
+        "accelerator": environment.accelerator,
+        "created": environment.created,
+        "spec": spec,
+        "lock": lock,
+    }
+    write_synced(environment.path / MARKER, json.dumps(record, indent=1, ensure_ascii=False))
+
+
+def read_marker(path: Path) -> Environment | None:
+    """The environment in that directory; None where none was finished or its interpreter is gone."""
+    try:
+        record = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        environment = Environment(
+            name=record["names"][0],
+            digest=record["digest"],
+            python=interpreter_in(path),
+            path=path,
+            versions=record["versions"],
+            python_version=record["python_version"],
+            accelerator=record["accelerator"],
+            created=record["created"],
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return environment if environment.digest == path.name and environment.python.exists() else None
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Replace a file as a whole: after a crash at any instant it has its old or its new content."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if os.name == "posix":
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

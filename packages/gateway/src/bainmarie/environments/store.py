@@ -1,0 +1,162 @@
+"""All environments of one home: built once for everybody who asks, found again without any work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import uv
+
+from bainmarie.environments import lock as locks
+from bainmarie.environments.build import build
+from bainmarie.environments.commands import clean_variables
+from bainmarie.environments.environment import Environment, read_marker
+from bainmarie.environments.existing import verify
+from bainmarie.environments.file_locks import hold
+from bainmarie.environments.indexes import Indexes, indexes
+from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.errors import EnvironmentFailed
+from bainmarie.progress import Progress, Report
+
+
+class EnvironmentStore:
+    """The environments under `home`/environments: a directory for each, and the locks they were built from."""
+
+    def __init__(self, home: Path, environ: Mapping[str, str] | None = None) -> None:
+        """`environ` are the user's variables (index settings, proxies); None takes those of this process."""
+        self._root = Path(os.path.realpath(home / "environments"))  # programs inside name their own path
+        self._environ = environ
+        self._asked: dict[str, _Asked] = {}
+
+    async def ensure(self, spec: EnvironmentSpec, report: Report) -> Environment:
+        """The finished environment for a spec; builds it where it is not there yet.
+
+        Parallel asks share one build, here and over processes; each `report` gets its progress and must not raise.
+        A caller that is cancelled ends the build only if nobody else waits for it. EnvironmentFailed says why not.
+        """
+        if spec.python_executable:
+            variables = clean_variables(self._variables())
+            return replace(await verify(spec, variables=variables, cwd=Path.cwd()), variables=dict(spec.variables))
+        settings = self._indexes(spec)
+        wish = locks.wish_digest(spec, settings)
+        environment = await asyncio.to_thread(self._find, wish)
+        if environment is None:
+            environment = await self._join(wish, spec, settings, report)
+        return _as_wished(environment, spec)
+
+    def find(self, spec: EnvironmentSpec) -> Environment | None:
+        """The finished environment for a spec, without building or running anything.
+
+        None also for an interpreter used as it is: only `ensure` can say whether it is fit.
+        """
+        if spec.python_executable:
+            return None
+        environment = self._find(locks.wish_digest(spec, self._indexes(spec)))
+        return _as_wished(environment, spec) if environment else None
+
+    def list(self) -> list[Environment]:
+        """Every finished environment, oldest first."""
+        found = [read_marker(path) for path in self._root.glob("*") if path.is_dir()]
+        return sorted(filter(None, found), key=lambda environment: environment.created)
+
+    def _find(self, wish: str) -> Environment | None:
+        lock = locks.read_lock(self._lock_file(wish))
+        return read_marker(self._root / lock.digest) if lock else None
+
+    async def _join(self, wish: str, spec: EnvironmentSpec, settings: Indexes, report: Report) -> Environment:
+        asked = self._asked.get(wish)
+        if asked is None:
+            asked = _Asked()
+            asked.task = asyncio.create_task(self._make(wish, spec, settings, asked.report))
+            self._asked[wish] = asked
+            asked.task.add_done_callback(lambda _: self._forget(wish, asked))
+        try:
+            return await asked.wait(report)
+        finally:
+            if not asked.reports and not asked.task.done():
+                self._forget(wish, asked)  # first: who asks from now on needs a build that is not ending
+                asked.task.cancel()
+                await asyncio.wait([asked.task])
+
+    def _forget(self, wish: str, asked: _Asked) -> None:
+        if self._asked.get(wish) is asked:
+            del self._asked[wish]
+        if asked.task.done() and not asked.task.cancelled():
+            asked.task.exception()  # seen here, so that a failure whose callers have all left is not logged as lost
+
+    async def _make(self, wish: str, spec: EnvironmentSpec, settings: Indexes, report: Report) -> Environment:
+        program = uv.find_uv_bin()
+        try:
+            await asyncio.to_thread((self._root / "locks").mkdir, parents=True, exist_ok=True)
+            lock = await self._lock(wish, spec, settings, program, report)
+            return await build(spec, lock, settings, root=self._root, uv=program, report=report)
+        except OSError as error:
+            raise EnvironmentFailed(
+                f"environment {spec.name!r} could not be made in {self._root}: {error}",
+                hint="Check that the folder can be written and the disk has room, or set BAIN_HOME to another folder.",
+                code="home_not_writable",
+            ) from error
+
+    async def _lock(
+        self, wish: str, spec: EnvironmentSpec, settings: Indexes, program: str, report: Report
+    ) -> locks.Lock:
+        """The lock of a wish, saved on return; resolved by one process only."""
+
+        def waiting() -> None:
+            report(Progress("resolve", None, "another process resolves this environment; waiting for it"))
+
+        file = self._lock_file(wish)
+        async with hold(file.with_suffix(".lock"), waiting):
+            if (saved := await asyncio.to_thread(locks.read_lock, file)) is not None:
+                return saved
+            lock = await locks.resolve(spec, settings, uv=program, cwd=self._root, report=report)
+            await asyncio.to_thread(locks.save_lock, file, lock)
+            return lock
+
+    def _lock_file(self, wish: str) -> Path:
+        return self._root / "locks" / f"{wish}.json"
+
+    def _variables(self) -> Mapping[str, str]:
+        return os.environ if self._environ is None else self._environ
+
+    def _indexes(self, spec: EnvironmentSpec) -> Indexes:
+        return indexes(spec, clean_variables(self._variables()), Path.cwd())
+
+
+@dataclass
+class _Asked:
+    """One build and those who wait for it."""
+
+    task: asyncio.Task[Environment] = field(init=False)
+    reports: list[Report] = field(default_factory=list)
+    last: Progress | None = None
+
+    def report(self, progress: Progress) -> None:
+        self.last = progress
+        for report in self.reports:
+            report(progress)
+
+    async def wait(self, report: Report) -> Environment:
+        """The build's result; a cancel of the caller leaves the build alone."""
+        self.reports.append(report)
+        if self.last is not None:
+            report(self.last)
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self.reports.remove(report)
+
+
+def _as_wished(environment: Environment, spec: EnvironmentSpec) -> Environment:
+    """The environment under the spec's name and variables; EnvironmentFailed if it lacks one of the spec's needs."""
+    missing = [name for name in spec.needs if name.lower().replace("_", "-") not in environment.versions]
+    if missing:
+        raise EnvironmentFailed(
+            f"environment {spec.name!r} has no {', '.join(missing)}",
+            hint=f"Add {', '.join(missing)} to `environments: {spec.name}: packages:` in the configuration.",
+            code="package_missing",
+        )
+    return replace(environment, name=spec.name, variables=dict(spec.variables))

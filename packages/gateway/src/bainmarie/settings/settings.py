@@ -1,0 +1,91 @@
+"""What the gateway runs by: the checked configuration, and the models and environments in it."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from pathlib import Path
+
+from pydantic import PrivateAttr
+
+from bainmarie.catalog import Catalog, ModelSpec
+from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.settings.builtin import with_built_in
+from bainmarie.settings.shape import Defaults, EnvironmentSettings, File, ModelSettings
+
+
+class Settings(File):
+    """Immutable. Paths are absolute; durations are seconds, `math.inf` for ever."""
+
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was read from; None for the built-in settings."""
+        return self._file
+
+    def catalog(self) -> Catalog:
+        """All models, the built-in ones included, with defaults filled in."""
+        models = {name: _model(name, model, self.defaults) for name, model in with_built_in(self.models).items()}
+        environments = {name: _environment(name, found) for name, found in self.environments.items()}
+        return Catalog(models, environments)
+
+    def notices(self) -> list[str]:
+        """What is accepted but has no effect yet, or deserves a second look; one line each."""
+        found = []
+        for name, model in self.models.items():
+            if model.engine == "command":
+                found.append(f"models.{name}: the engine 'command' is not served yet; requests for it fail")
+        if self.tools.mcp_servers:
+            found.append(f"tools.mcp_servers: not served yet; no tools of {', '.join(self.tools.mcp_servers)}")
+        if self.tools.tool_server:
+            found.append("tools.tool_server: not served yet; none of its tools")
+        if not is_loopback(self.gateway.host) and not self.gateway.api_keys:
+            found.append(f"gateway: {self.gateway.host} can be reached from other machines and api_keys is empty")
+        return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _model(name: str, model: ModelSettings, defaults: Defaults) -> ModelSpec:
+    keep_alive = defaults.keep_alive if model.keep_alive is None else model.keep_alive
+    return ModelSpec(
+        name=name,
+        engine=model.engine,
+        model=model.model or "",
+        adapter=model.adapter,
+        quantization=model.quantization,
+        prompt=model.prompt,
+        system_prompt=model.system_prompt,
+        environment=model.environment or defaults.environment,
+        keep_alive=None if math.isinf(keep_alive) else keep_alive,
+        dtype=model.dtype,
+        device=model.device,
+        trust_remote_code=model.trust_remote_code,
+        context=model.context,
+        command=model.command or (),
+        health=model.health or "/health",
+        options=tuple(sorted(model.options.items())),
+    )
+
+
+def _environment(name: str, found: EnvironmentSettings) -> EnvironmentSpec:
+    return EnvironmentSpec(
+        name=name,
+        python=found.python or "",
+        packages=found.packages or (),
+        index_url=found.index_url,
+        extra_index_urls=found.extra_index_urls or (),
+        find_links=found.find_links or (),
+        torch_backend=found.torch_backend or "auto",
+        variables=tuple(sorted(found.variables.items())),
+        python_executable=found.python_executable,
+    )

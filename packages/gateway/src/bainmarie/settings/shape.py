@@ -1,0 +1,180 @@
+"""The shape of bain.yaml: written once; the loader, the JSON Schema and the documentation come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from bainmarie.settings.values import Duration, EnvironmentName, ModelText, Name, PathText, SourceText, Text
+
+Approval = Literal["ask", "allow", "deny"]
+
+
+def _table(description: str) -> Any:
+    return Field(default_factory=dict, description=description)
+
+
+class Shape(BaseModel):
+    """Nothing is converted silently, nothing unknown is accepted, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class GatewaySettings(Shape):
+    """Where the gateway listens and who may talk to it."""
+
+    host: Text = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8484, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_keys: tuple[Text, ...] = Field(
+        default=(), description="If there are any, every request but `/health` needs one of them."
+    )
+
+
+class Defaults(Shape):
+    """For every model that does not say otherwise."""
+
+    keep_alive: Duration = Field(default=1800.0, description="How long a model stays loaded after its last request.")
+    environment: EnvironmentName = Field(default="auto", description="`auto`, or a name under `environments`.")
+
+
+class ModelSettings(Shape):
+    """One model: where its weights are and how it is run."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"engine": {"const": "command"}}, "required": ["engine"]},
+            "then": {"required": ["command"]},
+            "else": {"properties": {"command": False, "health": False}},
+        },
+        protected_namespaces=(),
+    )
+
+    model: ModelText | None = Field(
+        default=None,
+        description="Directory or hub id. A path if it starts with `./`, `../`, `/` or `~`, or is a directory beside "
+        "the file. Required but for built-in names and for the engines `command` and `fake`.",
+    )
+    adapter: PathText | None = Field(
+        default=None, description="Directory of a PEFT adapter on `model`; the worker of `model` serves it."
+    )
+    quantization: Literal["none", "int8", "nf4", "fp4"] = Field(
+        default="none", description="How weights are held in memory."
+    )
+    prompt: Literal["chat", "plain"] = Field(
+        default="chat",
+        description="`chat` uses the model's chat template, `plain` the messages' text alone (base models).",
+    )
+    system_prompt: str | None = Field(default=None, description="Used when a chat request brings no system message.")
+    environment: EnvironmentName | None = Field(
+        default=None, description="`auto` infers the packages from the model's files; else a name under `environments`."
+    )
+    keep_alive: Duration | None = Field(
+        default=None,
+        description="How long it stays loaded after its last request: 30m, 90s, 2h, `forever`; 0 unloads at once.",
+    )
+    engine: Literal["transformers", "command", "fake"] = Field(
+        default="transformers",
+        description="What generates. `command` is any server you start; `fake` answers without a model, for tests.",
+    )
+    command: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="For the engine `command`: program and arguments; `{port}` is filled in.",
+    )
+    health: Annotated[str, Field(pattern="^/")] | None = Field(
+        default=None,
+        description="For the engine `command`: the path that answers 200 when it is ready; `/health` if not given.",
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="`auto` is the checkpoint's own."
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+        default="auto", description="`auto` takes an accelerator if there is one; else cpu, cuda, cuda:N or mps."
+    )
+    context: int | None = Field(
+        default=None, ge=1, description="Tokens of prompt and answer together; else the model's limit."
+    )
+    trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model's files.")
+    options: Mapping[str, JsonValue] = _table("Settings of one engine alone.")
+
+
+class EnvironmentSettings(Shape):
+    """One Python environment that models share: packages to build from, or an interpreter to use as it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["python_executable"]},
+            "then": {
+                "properties": dict.fromkeys(
+                    ("python", "packages", "index_url", "extra_index_urls", "find_links", "torch_backend"), False
+                )
+            },
+        }
+    )
+
+    python: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] | None = Field(
+        default=None, description='Python version in quotes, such as "3.10".'
+    )
+    packages: tuple[Text, ...] | None = Field(default=None, description="Requirements as pip writes them.")
+    index_url: Text | None = Field(default=None, description="Package index instead of the user's own setting.")
+    extra_index_urls: tuple[Text, ...] | None = Field(default=None, description="Further package indexes.")
+    find_links: tuple[SourceText, ...] | None = Field(default=None, description="Directories or pages with wheels.")
+    torch_backend: Text | None = Field(
+        default=None, description="What uv's `--torch-backend` gets where no index is configured: auto, cpu, cu126, ..."
+    )
+    variables: Mapping[str, str] = _table("Environment variables of the workers.")
+    python_executable: PathText | None = Field(
+        default=None, description="An existing interpreter, verified and never changed. Excludes all that builds one."
+    )
+
+
+class Rule(Shape):
+    """What happens to calls of one tool."""
+
+    tool: Text = Field(description="Name of a tool.")
+    action: Approval = Field(description="`deny` wins over `ask`, `ask` over `allow`.")
+
+
+class McpServer(Shape):
+    """One MCP server: a command or an address."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["command"]}, {"required": ["url"]}]},
+    )
+
+    command: tuple[Text, ...] | None = Field(default=None, min_length=1, description="Program and arguments.")
+    url: Text | None = Field(default=None, description="Address of a server that runs already.")
+
+
+class ToolServer(Shape):
+    """An HTTP tool server."""
+
+    url: Text = Field(description="Its address.")
+    token: str | None = Field(default=None, description="Sent as a bearer token.")
+
+
+class ToolSettings(Shape):
+    """What models may do with tools."""
+
+    approval: Approval = Field(default="ask", description="For calls that no rule names.")
+    rules: tuple[Rule, ...] = Field(default=(), description="For single tools.")
+    max_iterations: int = Field(default=20, ge=1, description="Turns of one run at most.")
+    workspace: PathText | None = Field(
+        default=None, description="The only directory that file tools see; else the one the run was started in."
+    )
+    time_limit: Duration = Field(default=60.0, description="For one tool call.")
+    mcp_servers: Mapping[Name, McpServer] = _table("MCP servers by name. Not served yet.")
+    tool_server: ToolServer | None = Field(default=None, description="An HTTP tool server. Not served yet.")
+
+
+class File(Shape):
+    """The whole of bain.yaml."""
+
+    version: Literal[1] = Field(default=1, description="Version of this format.")
+    gateway: GatewaySettings = GatewaySettings()
+    defaults: Defaults = Defaults()
+    models: Mapping[Name, ModelSettings] = _table("Models by the name that requests use.")
+    environments: Mapping[EnvironmentName, EnvironmentSettings] = _table("Python environments by name.")
+    tools: ToolSettings = ToolSettings()

@@ -1,0 +1,212 @@
+"""The models that share one worker: who uses it, how long it stays, and how it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bainmarie.catalog import ModelSpec
+from bainmarie.progress import Report
+from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.client import WorkerClient
+from bainmarie.workers.eviction import Use, expiry
+from bainmarie.workers.failure import Failure
+from bainmarie.workers.limits import Limits
+from bainmarie.workers.status import ModelStatus
+from bainmarie.workers.worker import State, Worker, iso
+
+
+@dataclass
+class _Usage:
+    """One model's callers."""
+
+    queued: int = 0
+    in_flight: int = 0
+    used: float | None = None
+    """Loop time of the last use in the worker's present life; None where there was none."""
+    used_at: datetime | None = None
+
+
+class Group:
+    """One worker and its models. Callers are counted before they wait, so that nothing is evicted under them."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelSpec],
+        make_worker: Callable[[Callable[[], None]], Worker],
+        make_adapters: Callable[[Callable[[], None]], Adapters],
+        on_change: Callable[[], None],
+        limits: Limits,
+    ) -> None:
+        self.models = models
+        self.worker = make_worker(self._worker_changed)
+        self.adapters = make_adapters(on_change)
+        self._on_change = on_change
+        self._limits = limits
+        self._usage = {model.name: _Usage() for model in models}
+        self._gates: dict[str, asyncio.Future[None]] = {}  # models on their way out: new callers wait for the end
+        self._left = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def lease(self, model: ModelSpec, report: Report | None) -> AsyncIterator[WorkerClient]:
+        """A client of the ready worker; while it is held, the worker stays."""
+        usage = self._usage[model.name]
+        with self._counted(usage):
+            client = await self._ready(model, report)
+            usage.queued, usage.in_flight = usage.queued - 1, usage.in_flight + 1
+            try:
+                yield client
+            finally:
+                usage.queued, usage.in_flight = usage.queued + 1, usage.in_flight - 1
+
+    async def load(self, model: ModelSpec, report: Report | None) -> None:
+        """Makes the model ready, also after failures that a request may not try again."""
+        usage = self._usage[model.name]
+        with self._counted(usage, touch=model.keep_alive != 0):  # else it would go before its first request
+            await self._ready(model, report, manual=True)
+
+    async def unload(self, model: ModelSpec) -> None:
+        """Frees the model: an adapter alone where the worker has other models in use, else the whole worker.
+
+        Waits for requests in flight, at most `limits.drain` seconds. Callers who come meanwhile wait for the end and
+        then start anew; those who wait for a load that is ended here get an error.
+        """
+        if gate := self._gates.get(model.name):
+            await asyncio.shield(gate)
+            return
+        others = [m.name for m in self.models if m is not model and self._in_use(m.name)]
+        alone = model.adapter is not None and bool(others) and self.worker.state is State.READY
+        names = [model.name] if alone else [m.name for m in self.models]
+        with self._leaving(names):
+            if self.worker.state is State.READY:
+                await self._drain(names)
+            if alone and self.worker.state is State.READY:
+                await self.adapters.unload(model, await self.worker.ready())
+                self._usage[model.name].used = None
+                return
+            await self.worker.stop()
+            self.adapters.forget()
+
+    async def close(self) -> None:
+        self._cancel_timer()
+        await self.worker.stop()
+        self._cancel_timer()
+
+    def status(self, model: ModelSpec) -> ModelStatus:
+        worker, usage = self.worker, self._usage[model.name]
+        state, failure = self._state(model)
+        up = state is State.READY
+        return ModelStatus(
+            id=model.name,
+            state=state.value,
+            engine=model.engine,
+            environment=model.environment,
+            environment_digest=worker.environment,
+            worker=model.worker_key,
+            pid=worker.pid,
+            in_flight=usage.in_flight,
+            queued=usage.queued,
+            restarts=worker.restarts,
+            memory_bytes=worker.memory.bytes(),
+            loaded_at=iso(worker.loaded_at) if up and worker.loaded_at else None,
+            last_used_at=iso(usage.used_at) if usage.used_at else None,
+            progress=worker.progress if state is worker.state else None,
+            last_error=failure,
+            info=worker.info,
+        )
+
+    def _state(self, model: ModelSpec) -> tuple[State, Failure | None]:
+        """An adapter that nobody asked for is not on its way, though its worker may be."""
+        worker = self.worker
+        if model.adapter is None:
+            return worker.state, worker.failure
+        if worker.state is State.READY:
+            return self.adapters.state(model.name), self.adapters.failure(model.name)
+        if worker.state is State.FAILED or self._in_use(model.name):
+            return worker.state, worker.failure
+        return State.UNLOADED, worker.failure
+
+    def _in_use(self, name: str) -> bool:
+        usage = self._usage[name]
+        return bool(usage.queued or usage.in_flight or usage.used is not None)
+
+    async def _ready(self, model: ModelSpec, report: Report | None, manual: bool = False) -> WorkerClient:
+        while gate := self._gates.get(model.name):
+            await asyncio.shield(gate)
+        client = await self.worker.ready(report, manual=manual)
+        if model.adapter is not None:
+            await self.adapters.ready(model, client, manual=manual)
+        return client
+
+    @contextmanager
+    def _counted(self, usage: _Usage, touch: bool = True) -> Iterator[None]:
+        usage.queued += 1
+        self._cancel_timer()
+        try:
+            yield
+        finally:
+            usage.queued -= 1
+            if touch:
+                usage.used, usage.used_at = asyncio.get_running_loop().time(), datetime.now(UTC)
+            self._left.set()
+            self._watch_idleness()
+
+    @contextmanager
+    def _leaving(self, names: Sequence[str]) -> Iterator[None]:
+        gate = asyncio.get_running_loop().create_future()
+        self._cancel_timer()
+        self._gates |= dict.fromkeys(names, gate)
+        try:
+            yield
+        finally:
+            for name in names:
+                del self._gates[name]
+            gate.set_result(None)
+            self._watch_idleness()
+
+    async def _drain(self, names: Sequence[str]) -> None:
+        try:
+            async with asyncio.timeout(self._limits.drain):
+                while any(self._usage[name].in_flight for name in names):
+                    self._left.clear()
+                    await self._left.wait()
+        except TimeoutError:  # the person who unloads has waited long enough; the requests end with an error
+            return
+
+    def _watch_idleness(self) -> None:
+        """Without callers: sets the time at which the worker goes."""
+        self._cancel_timer()
+        busy = any(usage.queued or usage.in_flight for usage in self._usage.values())
+        if busy or self._gates or self.worker.state is not State.READY:
+            return
+        when = expiry(self._uses())
+        if when < math.inf:
+            self._timer = asyncio.get_running_loop().call_at(when, self.worker.end)
+
+    def _uses(self) -> Iterator[Use]:
+        for model in self.models:
+            used = self._usage[model.name].used
+            if used is not None:
+                yield Use(max(used, self._ready_since), model.keep_alive)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _worker_changed(self) -> None:
+        state = self.worker.state
+        if state is State.READY:
+            self._ready_since = asyncio.get_running_loop().time()
+            self._watch_idleness()
+        elif state in (State.STOPPING, State.FAILED):
+            self._cancel_timer()
+            self.adapters.reset()
+            for usage in self._usage.values():
+                usage.used = None
+        self._on_change()

@@ -1,0 +1,195 @@
+"""Starting a worker and stopping it: the one small interface behind which workers may one day live elsewhere.
+
+`Launcher` has two members. `LocalLauncher` starts a shim on this machine, which starts the worker (see shim.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from bainmarie_protocol import MAX_LINE, Event, Exited, WorkerConfig, decode_event
+
+from bainmarie.errors import LoadFailed
+from bainmarie.workers import shim
+
+_log = logging.getLogger(__name__)
+
+_LOG_BYTES = 5 * 1024 * 1024
+_TERM_GRACE = 5.0
+"""What the shim grants where a signal, not a command, tells it to stop."""
+_KILL_ROOM = 10.0
+"""Beyond the grace: how long the kernel may need to free what was killed before `stop` returns without it."""
+_PIPE_ROOM = 0.5
+"""After the shim's death: how long its last words may take through the pipe."""
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """All that is needed to start one worker."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """The whole environment of the process; nothing is inherited."""
+    config: WorkerConfig
+    log: Path
+    cwd: Path
+    environment: str = ""
+    """Digest of the environment, for the status."""
+
+
+class LaunchedWorker(Protocol):
+    """A process that was started; it is never started again."""
+
+    @property
+    def pid(self) -> int:
+        """The root of the process tree."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """What it says, as it says it, up to its end. One reader only. The last one is always `Exited`."""
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of its log, of this start only."""
+
+
+class Launcher(Protocol):
+    async def start(self, spec: LaunchSpec) -> LaunchedWorker:
+        """Returns when the process runs, long before it is ready. LoadFailed where it cannot be started."""
+
+    async def stop(self, worker: LaunchedWorker, grace: float) -> bool:
+        """TERM, `grace` seconds, KILL. True when nothing is left of its tree; False where the kernel keeps something.
+
+        Idempotent. `events` goes on to its end by itself.
+        """
+
+
+class LocalLauncher:
+    """Workers on this machine, each under its own shim."""
+
+    async def start(self, spec: LaunchSpec) -> LocalWorker:
+        socket = spec.config.socket
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        if socket:
+            Path(socket).unlink(missing_ok=True)  # noqa: ASYNC240 (one system call)
+        settings = {
+            "argv": spec.argv,
+            "cwd": str(spec.cwd),
+            "log": str(spec.log),
+            "log_bytes": _LOG_BYTES,
+            "socket": socket,
+            "grace": _TERM_GRACE,
+        }
+        try:
+            _, worker = await asyncio.get_running_loop().subprocess_exec(
+                lambda: LocalWorker(spec.log),
+                *(sys.executable, "-I", "-S", shim.__file__, json.dumps(settings)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=None,
+                env=dict(spec.env),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LoadFailed(f"the worker's shim cannot be started: {error}", code="spawn_failed") from error
+        worker.say(spec.config.to_json())
+        return worker
+
+    async def stop(self, worker: LaunchedWorker, grace: float) -> bool:
+        assert isinstance(worker, LocalWorker)
+        worker.say(f"stop {grace}")
+        done, _ = await asyncio.wait({worker.ended}, timeout=grace + _KILL_ROOM)
+        if not done:
+            _log.error("process %d cannot be ended: the kernel keeps something of its tree", worker.pid)
+        return bool(done)
+
+
+class LocalWorker(asyncio.SubprocessProtocol):
+    """One shim with its worker, seen through the shim's pipes."""
+
+    def __init__(self, log: Path) -> None:
+        self._log_path = log
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._rest = b""
+        self._said_exited = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the shim is dead."""
+
+    @property
+    def pid(self) -> int:
+        return self._transport.get_pid()
+
+    def say(self, line: str) -> None:
+        """One line to the shim. Never waits; nothing happens where the shim is gone."""
+        pipe = self._transport.get_pipe_transport(0)
+        if pipe is not None and not pipe.is_closing():
+            cast("asyncio.WriteTransport", pipe).write(line.encode() + b"\n")
+
+    async def events(self) -> AsyncIterator[Event]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    def tail(self, lines: int = 40) -> str:
+        return tail(self._log_path, lines)
+
+    # What asyncio calls:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > 4 * MAX_LINE:
+            _log.warning("worker %d: dropped an endless line: %r...", self.pid, self._rest[:80])
+            self._rest = b""
+        for line in lines:
+            self._take(line)
+
+    def process_exited(self) -> None:
+        # A grandchild may hold the pipe open for ever where the shim was killed: its end cannot be waited for.
+        self._closing = asyncio.get_running_loop().call_later(_PIPE_ROOM, self._transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The shim is dead and reaped, and all it wrote was read."""
+        self._closing.cancel()
+        self._transport.close()
+        if not self._said_exited:
+            self._events.put_nowait(Exited())
+        self._events.put_nowait(None)
+        self.ended.set_result(None)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = decode_event(line)
+        except ValueError as error:
+            _log.warning("worker %d: %s", self.pid, error)
+            return
+        if not self._said_exited:
+            self._events.put_nowait(event)
+        self._said_exited = self._said_exited or isinstance(event, Exited)
+
+
+def tail(log: Path, lines: int = 40) -> str:
+    """The last lines of a worker's log, at most of its latest start; empty where there is none."""
+    read = b""
+    for part in (log.with_name(log.name + ".1"), log):
+        try:
+            read += _end_of(part, lines * 400)
+        except FileNotFoundError:
+            continue
+    start = read.rfind(shim.STARTED)
+    if start >= 0:
+        read = read[start:].partition(b"\n")[2]
+    return "\n".join(read.decode(errors="replace").splitlines()[-lines:])
+
+
+def _end_of(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        length = file.seek(0, 2)
+        file.seek(max(0, length - size))
+        return file.read()

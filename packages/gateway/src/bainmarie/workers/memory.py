@@ -1,0 +1,65 @@
+"""How much memory a worker's process tree holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import psutil
+
+_FRESH = 5.0
+"""Seconds for which a measurement is shown again. Reading it walks the page tables of the whole tree."""
+
+
+class MemoryGauge:
+    """The memory of a process tree, measured beside the event loop and only while somebody asks."""
+
+    def __init__(self) -> None:
+        self._pid: int | None = None
+        self._bytes = 0
+        self._measured = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, pid: int | None) -> None:
+        """From now on the tree below `pid`; None: there is no process."""
+        self._pid, self._bytes, self._measured = pid, 0, 0.0
+
+    def bytes(self) -> int:
+        """The latest measurement; asks for a new one where it is old."""
+        if self._pid is not None and time.monotonic() - self._measured > _FRESH and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self.measure())
+            self._task.add_done_callback(lambda _: setattr(self, "_task", None))
+        return self._bytes
+
+    async def measure(self) -> None:
+        pid = self._pid
+        if pid is None:
+            return
+        size = await asyncio.to_thread(tree_memory, pid)
+        if pid == self._pid:
+            self._bytes, self._measured = size, time.monotonic()
+
+
+def tree_memory(pid: int) -> int:
+    """Bytes held below `pid`: proportional shares (PSS) where the system tells them, else resident sizes.
+
+    Shared pages of a mapped weights file are thus counted once over all workers. 0 where the process is gone.
+    """
+    try:
+        return sum(_process_memory(process) for process in psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _process_memory(process: psutil.Process) -> int:
+    try:
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:  # not Linux, not ours, or gone
+        pass
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0

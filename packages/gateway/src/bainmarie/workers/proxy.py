@@ -1,0 +1,159 @@
+"""One request handed to a model's worker, its bytes handed back as they come.
+
+    model ready       the worker's own status, headers and bytes, unchanged
+    model loading     stream: 200 at once, comments with the progress, then the worker's events
+                      else: waits, then as above
+    worker dies       before anything was sent: an error status; in a stream: an error event, then [DONE];
+                      in any other body: the connection breaks, so that no half answer passes for a whole one
+    client leaves     the connection to the worker closes, which cancels the work there; a load goes on
+
+Nothing is ever sent to a worker twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from starlette.types import Receive, Scope, Send
+
+from bainmarie.asgi import DONE, EVENT_STREAM_HEADERS, comment, event, while_connected
+from bainmarie.errors import BainError
+from bainmarie.workers.client import WorkerResponse, error_of
+
+if TYPE_CHECKING:
+    from bainmarie.workers.supervisor import Supervisor
+
+_PATIENCE_SECONDS = 0.25
+"""A model that is ready within this time leaves no trace in the stream."""
+_COMMENT_SECONDS = 2.0
+"""Between two comments while a model loads; 10 s at most are promised."""
+_REQUEST_HEADERS = {"Content-Type": "application/json"}
+"""Nothing of the client's own headers goes on: its key is the gateway's."""
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "date",
+        "server",
+    )
+)
+
+
+class PassThrough:
+    """An ASGI response. Raises BainError only before anything was sent."""
+
+    def __init__(self, supervisor: Supervisor, model: str, path: str, body: bytes, *, stream: bool) -> None:
+        self._supervisor = supervisor
+        self._model = model
+        self._path = path
+        self._body = body
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await while_connected(receive, self._answer(_Reply(send)))
+
+    async def _answer(self, reply: _Reply) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                async with self._loading_told(reply):
+                    lease = await stack.enter_async_context(self._supervisor.lease(self._model))
+                request = lease.client.request("POST", self._path, self._body, _REQUEST_HEADERS)
+                await reply.relay(await stack.enter_async_context(request))
+        except BainError as error:
+            if not reply.started:
+                raise
+            if not reply.events:
+                return  # An answer without its end: the server closes the connection.
+            await reply.fail(error)
+        # After the lease: the server tells the end of the answer as a client that left, which cancels this task.
+        await reply.end()
+
+    @asynccontextmanager
+    async def _loading_told(self, reply: _Reply) -> AsyncIterator[None]:
+        """Comments go out while the block waits; none is under way when it ends."""
+        if not self._stream:
+            yield
+            return
+        over = asyncio.Event()
+        teller = asyncio.create_task(self._tell(reply, over))
+        try:
+            yield
+        except asyncio.CancelledError:
+            teller.cancel()
+            raise
+        finally:
+            over.set()
+            await asyncio.wait((teller,))
+
+    async def _tell(self, reply: _Reply, over: asyncio.Event) -> None:
+        pause = _PATIENCE_SECONDS
+        while not await _set_within(over, pause):
+            await reply.comment(self._progress())
+            pause = _COMMENT_SECONDS
+
+    def _progress(self) -> str:
+        status = self._supervisor.status_of(self._model)
+        if status.progress is None:
+            return status.state
+        fraction = "" if status.progress.fraction is None else f" {status.progress.fraction:.0%}"
+        return f"{status.state} {status.progress.stage}{fraction} {status.progress.detail}"
+
+
+class _Reply:
+    """What has been sent to the client so far."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self.events = False
+        """The body is a stream of server-sent events."""
+
+    async def comment(self, text: str) -> None:
+        if not self.started:
+            await self._start(200, list(EVENT_STREAM_HEADERS))
+        await self._write(comment(text))
+
+    async def relay(self, response: WorkerResponse) -> None:
+        """All of the worker's answer; its status and headers too if none were sent yet."""
+        if self.started and response.status != 200:
+            raise error_of(response.status, await response.read())
+        if not self.started:
+            await self._start(response.status, _forwarded(response.headers))
+        async for chunk in response:
+            await self._write(chunk)
+
+    async def fail(self, error: BainError) -> None:
+        # The worker may have died in the middle of a line: an empty line ends whatever it was.
+        await self._write(b"\n\n" + event(error.to_json()) + DONE)
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        self.events = any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in headers)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _write(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+def _forwarded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    lower = ((name.lower(), value) for name, value in headers.items())
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lower if name not in _HOP_BY_HOP]
+
+
+async def _set_within(happened: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(happened.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

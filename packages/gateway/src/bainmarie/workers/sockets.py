@@ -1,0 +1,36 @@
+"""Where the workers' unix sockets lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+_LONGEST = 100
+"""Bytes: the kernel's own limit is 104 on macOS, 108 on Linux."""
+
+
+def socket_path(home: Path, key: str) -> str:
+    """`HOME/run/KEY.sock`, its folder made; for a long home, a folder of the same user under the temporary directory.
+
+    Empty where there are no unix sockets (Windows).
+    """
+    if os.name == "nt":
+        return ""
+    path = home / "run" / f"{key}.sock"
+    if len(os.fsencode(path)) <= _LONGEST:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return str(path)
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+    return str(_private(Path(tempfile.gettempdir()) / f"bain-{os.getuid()}-{digest}") / f"{key}.sock")
+
+
+def _private(folder: Path) -> Path:
+    """That folder if it is ours alone; a new one where somebody else was there first."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="bain-"))

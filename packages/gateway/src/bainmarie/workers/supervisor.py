@@ -1,0 +1,139 @@
+"""Owns all workers: `async with supervisor.lease(name)` gives a ready one, started once for everybody who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bainmarie.catalog import Catalog, ModelSpec
+from bainmarie.engines.python_worker import log_path
+from bainmarie.environments.checkpoint import check_model_files
+from bainmarie.environments.infer import infer
+from bainmarie.errors import OverCapacity
+from bainmarie.events import EventBus
+from bainmarie.progress import Report
+from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.announcer import Announcer
+from bainmarie.workers.backoff import BackOff
+from bainmarie.workers.client import WorkerClient
+from bainmarie.workers.group import Group
+from bainmarie.workers.launch import Launcher, tail
+from bainmarie.workers.limits import Limits
+from bainmarie.workers.prepare import Environments, Preparation
+from bainmarie.workers.status import ModelStatus
+from bainmarie.workers.worker import Prepare, Worker
+
+__all__ = ["Lease", "ModelStatus", "Supervisor"]
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A ready model. Valid inside its `async with` alone."""
+
+    spec: ModelSpec
+    client: WorkerClient
+
+
+class Supervisor:
+    """All models of a catalog. One event loop only.
+
+    A load belongs to the model: callers may leave, it goes on. `prepare` replaces the way from files and environments
+    to a start.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        environments: Environments,
+        launcher: Launcher,
+        home: Path,
+        events: EventBus,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        back_off: BackOff = BackOff(),  # noqa: B008 (frozen)
+        prepare: Prepare | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._home = home
+        self._launcher = launcher
+        self._events = events
+        self._limits = limits
+        self._back_off = back_off
+        self._prepare = prepare or Preparation(catalog, environments, home, environ, check_model_files, infer)
+        self._groups: dict[str, Group] = {}
+        self._announcers: list[Announcer] = []
+        self._closing = False
+        for model in catalog:
+            if model.worker_key not in self._groups:
+                self._groups[model.worker_key] = self._group(catalog.sharing(model))
+
+    @asynccontextmanager
+    async def lease(self, name: str, report: Report | None = None) -> AsyncIterator[Lease]:
+        """A ready model, started if need be; it is not evicted while the lease is held.
+
+        `report` hears the progress while the caller waits. NotFound, LoadFailed, EnvironmentFailed; OverCapacity while
+        the gateway shuts down. After a failure everybody gets that same failure at once, until its next try.
+        """
+        spec = self._catalog.get(name)
+        self._refuse_if_closing()
+        async with self._groups[spec.worker_key].lease(spec, report) as client:
+            yield Lease(spec, client)
+
+    async def load(self, name: str, report: Report | None = None) -> None:
+        """Makes the model ready, a failed one too. Errors as `lease`."""
+        spec = self._catalog.get(name)
+        self._refuse_if_closing()
+        await self._groups[spec.worker_key].load(spec, report)
+
+    async def unload(self, name: str) -> None:
+        """On return the model is unloaded: an adapter is dropped, a base's whole process is gone. Idempotent.
+
+        Requests in flight may end first, within `limits.drain`.
+        """
+        spec = self._catalog.get(name)
+        await self._groups[spec.worker_key].unload(spec)
+
+    def status(self) -> list[ModelStatus]:
+        """Every model, in the catalog's order. Answered from memory."""
+        return [self.status_of(model.name) for model in self._catalog]
+
+    def status_of(self, name: str) -> ModelStatus:
+        spec = self._catalog.get(name)
+        return self._groups[spec.worker_key].status(spec)
+
+    def log_path(self, name: str) -> Path:
+        """Where the log of the model's worker is, or would be."""
+        return log_path(self._catalog.sharing(self._catalog.get(name)), self._home)
+
+    def tail(self, name: str, lines: int = 100) -> str:
+        """The end of the log of the model's worker, of its latest start."""
+        return tail(self.log_path(name), lines)
+
+    async def close(self) -> None:
+        """Ends all workers, all at once. Nothing can be leased any more. On return no process is left."""
+        self._closing = True
+        await asyncio.gather(*(group.close() for group in self._groups.values()))
+        for announcer in self._announcers:
+            announcer.close()
+
+    def _refuse_if_closing(self) -> None:
+        if self._closing:
+            raise OverCapacity("the gateway is shutting down", code="shutting_down")
+
+    def _group(self, models: Sequence[ModelSpec]) -> Group:
+        announcer = Announcer(self._events, lambda: [group.status(model) for model in models])
+        self._announcers.append(announcer)
+        limits, back_off = self._limits, self._back_off
+        group = Group(
+            models,
+            lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off),
+            lambda changed: Adapters(models, check_model_files, changed, limits.adapter, back_off),
+            announcer.changed,
+            limits,
+        )
+        return group

@@ -1,0 +1,329 @@
+"""One worker: its state, its process, and every move between the two.
+
+    unloaded ──▶ preparing ──▶ starting ──▶ loading ──▶ ready ──▶ stopping ──▶ unloaded
+                (environment)  (process)   (weights)
+    preparing, starting, loading          ──▶ stopping   asked to stop on the way
+    preparing, starting, loading, ready   ──▶ failed     cause, hint, log tail, time of the next try
+    failed                                ──▶ preparing  a request after that time, or a manual load
+    failed                                ──▶ unloaded   a manual unload forgets the failure
+
+Callers say `ready()`; they never look at the state and then act. One task (`_live`) owns each life from its start until
+nothing of its process is left; nobody cancels it. It runs `_bring_up_and_watch` as an inner task, which a stop cancels
+once. A caller's cancel touches neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, WorkerConfig
+from bainmarie_protocol import Progress as WorkerProgress
+
+from bainmarie.catalog import ModelSpec
+from bainmarie.errors import BainError, LoadFailed
+from bainmarie.progress import Progress, Report
+from bainmarie.workers.backoff import Attempt, BackOff, next_try
+from bainmarie.workers.client import WorkerClient
+from bainmarie.workers.failure import Failure
+from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
+from bainmarie.workers.limits import Limits
+from bainmarie.workers.memory import MemoryGauge
+
+_log = logging.getLogger(__name__)
+
+Prepare = Callable[[Sequence[ModelSpec], Report], Awaitable[LaunchSpec]]
+"""Checks the models' files and makes their environment ready. Raises EnvironmentFailed, LoadFailed."""
+
+
+class State(Enum):
+    UNLOADED = "unloaded"
+    PREPARING = "preparing"
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+_ON_THE_WAY = (State.PREPARING, State.STARTING, State.LOADING)
+_MOVES = {
+    State.UNLOADED: {State.PREPARING},
+    State.PREPARING: {State.STARTING, State.STOPPING, State.FAILED},
+    State.STARTING: {State.LOADING, State.STOPPING, State.FAILED},
+    State.LOADING: {State.READY, State.STOPPING, State.FAILED},
+    State.READY: {State.STOPPING, State.FAILED},
+    State.STOPPING: {State.UNLOADED},
+    State.FAILED: {State.PREPARING, State.UNLOADED},
+}
+
+
+class Worker:
+    """The process that holds one base model for `models`, through all its lives. The attributes are for reading."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelSpec],
+        prepare: Prepare,
+        launcher: Launcher,
+        on_change: Callable[[], None],
+        limits: Limits,
+        back_off: BackOff,
+    ) -> None:
+        self.models = models
+        self.state = State.UNLOADED
+        self.progress: Progress | None = None
+        self.failure: Failure | None = None
+        """The last one; kept until the next `ready`."""
+        self.info: dict[str, object] = {}
+        self.environment = ""
+        self.pid: int | None = None
+        self.restarts = 0
+        self.loaded_at: datetime | None = None
+        self.memory = MemoryGauge()
+        self._prepare = prepare
+        self._launcher = launcher
+        self._on_change = on_change
+        self._limits = limits
+        self._back_off = back_off
+        self._attempts: list[Attempt] = []
+        self._retry: float | None = 0.0
+        self._reports: list[Report] = []
+        self._life: asyncio.Task[None] | None = None
+        self._launching: asyncio.Task[LaunchedWorker] | None = None
+        self._client: WorkerClient | None = None
+
+    async def ready(self, report: Report | None = None, *, manual: bool = False) -> WorkerClient:
+        """Waits until the worker is ready, starting it once for all who ask.
+
+        Raises the start's failure, the same for all; without a new start while it has to wait for its next try, unless
+        `manual`, which forgets earlier failures. A cancelled caller stops nothing. `report` hears the progress.
+        """
+        with self._reporting(report):
+            while self.state is not State.READY:
+                if self.state is State.FAILED and not manual and self.failure and not self._may_try():
+                    raise self.failure.error()
+                if self.state not in _ON_THE_WAY:
+                    if self._life is not None and not self._life.done():
+                        await asyncio.wait({self._life})
+                        continue
+                    self._start(manual)
+                    manual = False
+                failure = await asyncio.shield(self._settled)
+                if failure is not None:
+                    raise failure.error()
+        assert self._client is not None
+        return self._client
+
+    def end(self) -> None:
+        """Asks for the end of the present life; those who wait for it to become ready get an error."""
+        if self.state in _ON_THE_WAY or self.state is State.READY:
+            self._move(State.STOPPING)
+            self._inner.cancel()
+
+    async def stop(self) -> None:
+        """Ends the present life. On return no process is left and the failure, if there was one, is forgotten."""
+        self.end()
+        if self._life is not None:
+            await asyncio.wait({self._life})
+        if self.state is State.FAILED:
+            self._attempts.clear()
+            self._move(State.UNLOADED)
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of the present process's log; empty without one."""
+        if self._launching is None or not self._launching.done() or self._launching.exception() is not None:
+            return ""
+        return self._launching.result().tail(lines)
+
+    def _move(self, state: State, failure: Failure | None = None) -> None:
+        """The one place where the state changes, with all that belongs to the change."""
+        if state not in _MOVES[self.state]:
+            raise AssertionError(f"a worker cannot go from {self.state.value} to {state.value}")
+        self.state = state
+        self.progress = None
+        if state is State.PREPARING:
+            self._settled: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        elif state is State.READY:
+            self.failure = None
+            self.loaded_at = datetime.now(UTC)
+            self._settle(None)
+        elif state is State.STOPPING:
+            self._settle(Failure("unloaded", f"model {self.models[0].name!r} was unloaded before it was ready"))
+        elif state is State.FAILED and failure is not None:
+            self.failure = self._with_next_try(failure)
+            _log.warning("worker %s failed: %s: %s", self.models[0].name, failure.code, failure.message)
+            self._settle(self.failure)
+        elif state is State.UNLOADED:
+            self.failure = None
+        if state not in (*_ON_THE_WAY, State.READY):
+            self.pid = self.loaded_at = None
+            self.memory.watch(None)
+        self._on_change()
+
+    def _settle(self, failure: Failure | None) -> None:
+        if not self._settled.done():
+            self._settled.set_result(failure)
+
+    def _with_next_try(self, failure: Failure) -> Failure:
+        now = asyncio.get_running_loop().time()
+        self._attempts = [*self._attempts, Attempt(now, failure.crash)][-100:]
+        self._retry = next_try(self._attempts, self._back_off)
+        if self._retry is None:
+            hint = "It failed too often to be started again by itself: `bain load` starts it."
+            return replace(failure, hint=f"{failure.hint} {hint}".strip())
+        return replace(failure, retry_at=iso(datetime.now(UTC) + timedelta(seconds=self._retry - now)))
+
+    def _may_try(self) -> bool:
+        return self._retry is not None and asyncio.get_running_loop().time() >= self._retry
+
+    def _start(self, manual: bool) -> None:
+        if manual:
+            self._attempts.clear()
+        elif self.state is State.FAILED:
+            self.restarts += 1
+        self._move(State.PREPARING)
+        self._inner = asyncio.create_task(self._bring_up_and_watch())
+        self._life = asyncio.create_task(self._live())
+
+    async def _live(self) -> None:
+        """One life, from its start until nothing of it is left."""
+        await asyncio.wait({self._inner})
+        cause = self._cause()
+        if self.state is not State.STOPPING:
+            self._move(State.FAILED, cause)
+        if self._client is not None:
+            await self._client.close()
+        if self._launching is not None:
+            await asyncio.wait({self._launching})
+            if self._launching.exception() is None:
+                await self._launcher.stop(self._launching.result(), self._limits.grace)
+        self._client = self._launching = None
+        self.info = {}
+        if self.state is State.STOPPING:
+            self._move(State.UNLOADED)
+
+    def _cause(self) -> Failure:
+        if self._inner.cancelled():
+            return Failure("internal", "the start was cancelled")
+        error = self._inner.exception()
+        if isinstance(error, BainError):
+            return Failure.of(error, self.tail())
+        _log.error("a defect in the start of worker %s", self.models[0].name, exc_info=error)
+        return Failure("internal", f"the start broke off: {error!r}", log_tail=self.tail())
+
+    async def _bring_up_and_watch(self) -> None:
+        """Never returns: raises what ended the start or the worker."""
+        spec = await self._prepare(self.models, self._progressed)
+        self.environment = spec.environment
+        self._move(State.STARTING)
+        self._progressed(Progress("process"))
+        self._launching = asyncio.create_task(self._launcher.start(spec))
+        launched = await asyncio.shield(self._launching)
+        self._started_at = self._heard_at = asyncio.get_running_loop().time()
+        self.memory.watch(launched.pid)
+        events = launched.events()
+        while True:
+            self._take(await self._next(events), spec.config)
+
+    async def _next(self, events: AsyncIterator[Event]) -> Event:
+        """The next event, or LoadFailed where it takes longer than the state allows."""
+        code, message, deadline = self._deadline()
+        try:
+            async with asyncio.timeout_at(deadline):
+                event = await anext(events)
+        except TimeoutError:
+            raise LoadFailed(message, code=code, hint="See `bain logs`.", log_tail=self.tail()) from None
+        self._heard_at = asyncio.get_running_loop().time()
+        if isinstance(event, Failed):
+            await self._last_words(events)
+        return event
+
+    def _deadline(self) -> tuple[str, str, float | None]:
+        """(code, message, time) of the limit that is in force now."""
+        name, limits = self.models[0].name, self._limits
+        if self.state is State.STARTING:
+            message = f"the worker of {name!r} gave no sign of life for {limits.sign_of_life:g} s"
+            return "no_sign_of_life", message, self._started_at + limits.sign_of_life
+        if self.state is State.READY:
+            return "", "", None
+        stalled, too_long = self._heard_at + limits.stall, self._started_at + limits.load
+        if stalled < too_long:
+            return "stalled", f"the load of {name!r} made no progress for {limits.stall:g} s", stalled
+        return "load_too_long", f"the load of {name!r} took more than {limits.load:g} s", too_long
+
+    async def _last_words(self, events: AsyncIterator[Event]) -> None:
+        """Lets a failed worker end, so that its log is complete."""
+        try:
+            async with asyncio.timeout(self._limits.last_words):
+                async for _ in events:
+                    pass
+        except TimeoutError:
+            _log.warning("worker %s failed and did not exit", self.models[0].name)
+
+    def _take(self, event: Event, config: WorkerConfig) -> None:
+        if isinstance(event, Spawned):
+            self.pid = event.pid
+        elif isinstance(event, Listening):
+            self._client = WorkerClient(socket=config.socket, port=event.port, token=config.token, tail=self.tail)
+            self._move(State.LOADING)
+        elif isinstance(event, WorkerProgress):
+            self._progressed(_progress(event))
+        elif isinstance(event, Ready):
+            self.info = dict(event.info)
+            self._move(State.READY)
+        elif isinstance(event, Failed):
+            raise LoadFailed(event.message, code=event.code, hint=event.hint, log_tail=self.tail())
+        else:
+            raise self._death(event)
+
+    def _death(self, event: Exited) -> LoadFailed:
+        log_tail = self.tail()
+        doing = "it was ready" if self.state is State.READY else self.state.value
+        said = [line.strip() for line in log_tail.splitlines() if line.strip()][-1:]
+        message = f"the worker of {self.models[0].name!r} died while {doing} ({_how(event)})"
+        hint = "The system may have ended it for want of memory." if event.signal == signal.SIGKILL else ""
+        return LoadFailed(": ".join([message, *said]), code="worker_died", hint=hint, log_tail=log_tail)
+
+    def _progressed(self, progress: Progress) -> None:
+        if self.state not in _ON_THE_WAY:  # a late word of a build that was given up
+            return
+        self.progress = progress
+        for report in self._reports:
+            report(progress)
+        self._on_change()
+
+    @contextmanager
+    def _reporting(self, report: Report | None) -> Iterator[None]:
+        if report is None:
+            yield
+            return
+        self._reports.append(report)
+        try:
+            if self.progress is not None:
+                report(self.progress)
+            yield
+        finally:
+            self._reports.remove(report)
+
+
+def iso(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _progress(event: WorkerProgress) -> Progress:
+    fraction = event.current / event.total if event.total else None
+    return Progress(event.stage, fraction, event.detail, event.current, event.total, event.unit)
+
+
+def _how(event: Exited) -> str:
+    if event.signal is not None:
+        known = event.signal in set(signal.Signals)
+        return signal.Signals(event.signal).name if known else f"signal {event.signal}"
+    return "its process is gone" if event.code is None else f"exit code {event.code}"

@@ -1,0 +1,197 @@
+"""PEFT adapters on the one base model: judged, loaded when first asked for, switched, dropped.
+
+The base's weights are never copied. A base request runs with every adapter off; an adapter's request with its own
+alone. Adapters are known by their directory.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from bainmarie_protocol import Progress
+
+from bainmarie_worker import files
+from bainmarie_worker.engine.engine import Report
+from bainmarie_worker.engine.sequence import Adapter
+from bainmarie_worker.errors import LoadError
+
+_WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+_INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "FOURIERFT", "HRA")
+"""Kinds that live inside the base's layers, so that they can be switched off. Prompt tuning and its kin do not."""
+
+
+class Adapters:
+    """All adapters of one base model. For the engine's thread only."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._peft: Any = None
+        self._names: dict[str, str] = {}
+        self._made = 0
+        self._active: Adapter = None
+
+    def use(self, path: Adapter) -> None:
+        """From now on the model computes with this adapter alone, or with none. Loads it if need be."""
+        if path == self._active:
+            return
+        if path is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self.load(path, lambda step: None)
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(self._names[path])
+        self._active = path
+
+    def load(self, path: str, report: Report) -> None:
+        """Idempotent. LoadError `adapter_incomplete`, `adapter_mismatch`, `adapter_unsupported`, `package_missing`."""
+        if path in self._names:
+            return
+        report(Progress("adapter", detail=path))
+        check(path, self._model)
+        try:
+            from peft import PeftModel
+        except ImportError as error:
+            raise LoadError(
+                "package_missing",
+                f"the adapter {path} needs peft, which cannot be imported: {error}",
+                "Add peft to the packages of the model's environment.",
+            ) from error
+        self._made += 1
+        name = f"adapter{self._made}"
+        try:
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self._model, path, adapter_name=name)
+            else:
+                self._peft.load_adapter(path, adapter_name=name)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise self._failed(path, name, error) from error
+        self._names[path] = name
+        self._peft.eval()
+        self._rest()
+
+    def unload(self, path: str) -> None:
+        """Idempotent. The base stays as it is."""
+        name = self._names.pop(path, None)
+        if name is None:
+            return
+        if self._active == path:
+            self.use(None)
+        if self._names:
+            self._peft.delete_adapter(name)
+        else:
+            self._strip()
+        self._rest()
+
+    def _rest(self) -> None:
+        """After a change of the set no adapter is on, whatever peft has made of it."""
+        self._active = None
+        if self._peft is not None:
+            self._peft.base_model.disable_adapter_layers()
+
+    def _failed(self, path: str, name: str, error: Exception) -> LoadError:
+        """Takes back what peft had done before it failed, so that base and other adapters are as before."""
+        if self._names:
+            if name in self._peft.peft_config:
+                self._peft.delete_adapter(name)
+        else:
+            self._strip()
+        self._rest()
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        mismatch = "size mismatch" in str(error) or "not found in the base" in str(error)
+        return LoadError(
+            "adapter_mismatch" if mismatch else "load_failed",
+            f"the adapter {path} cannot be loaded: {type(error).__name__}: {first}",
+            "Was it trained on this base model?",
+        )
+
+    def _strip(self) -> None:
+        """Puts the base's own layers back in the place of peft's: the base is as fast as before."""
+        self._peft = None
+        for name, module in list(self._model.named_modules()):
+            own = getattr(module, "base_layer", None) or getattr(module, "original_module", None)
+            if own is not None:
+                parent, _, child = name.rpartition(".")
+                setattr(self._model.get_submodule(parent), child, own)
+        if hasattr(self._model, "peft_config"):
+            del self._model.peft_config
+
+
+_SIDES = {".lora_A": 1, ".lora_B": 0, ".lora_embedding_A": 1, ".lora_embedding_B": 0}
+"""Which dimension of a tensor is the layer's own; the other is the rank."""
+
+
+def check(path: str, model: Any) -> None:
+    """Reads the adapter's headers and compares them with the base. LoadError says in words what does not fit."""
+    weights = _files(path)
+    kind = str(files.read_json(os.path.join(path, _CONFIG)).get("peft_type", "LORA")).upper()
+    if kind not in _INJECTED:
+        raise LoadError(
+            "adapter_unsupported",
+            f"the adapter {path} is of the kind {kind}, which cannot share its base",
+            f"Kinds that can: {', '.join(_INJECTED)}.",
+        )
+    for tensor in files.tensors(weights):
+        _check_tensor(path, tensor, model)
+
+
+def _files(path: str) -> str:
+    """The weights file; LoadError if the directory is no complete adapter."""
+    if not os.path.isdir(path):
+        raise LoadError("model_not_found", f"the adapter directory {path} does not exist", "Correct `adapter:`.")
+    names = set(os.listdir(path))
+    if _WEIGHTS in names and _CONFIG in names:
+        return os.path.join(path, _WEIGHTS)
+    if _WEIGHTS not in names:
+        files.refuse_pickled(path, _WEIGHTS)
+    missing = _WEIGHTS if _WEIGHTS not in names else _CONFIG
+    training = names & {"trainer_state.json", "optimizer.pt", "scheduler.pt", "training_args.bin"}
+    inner = sorted(name for name in names if os.path.isfile(os.path.join(path, name, _WEIGHTS)))
+    what = "a training checkpoint without adapter weights" if training else "no complete adapter"
+    hint = "Set `adapter:` to the directory that save_pretrained of the PEFT model wrote."
+    if inner:
+        hint = f"An adapter lies one level below: {os.path.join(path, inner[-1])}"
+    elif "config.json" in names:
+        hint = "This looks like a whole model: set `model:` to it."
+    raise LoadError("adapter_incomplete", f"{path} is {what}: {missing} is missing", hint)
+
+
+def _check_tensor(path: str, tensor: files.Tensor, model: Any) -> None:
+    """Compares one lora_A, lora_B or embedding tensor with the layer it belongs to; others are peft's to judge."""
+    part = next((part for part in _SIDES if part in tensor.name), None)
+    if part is None:
+        return
+    target, side = tensor.name.partition(part)[0], _SIDES[part]
+    layer_name = target[len(_PREFIX) :] if target.startswith(_PREFIX) else target
+    if ".experts" in layer_name:
+        return  # transformers may fuse experts into one tensor, peft converts
+    try:
+        layer = model.get_submodule(layer_name)
+    except AttributeError as error:
+        raise LoadError(
+            "adapter_mismatch",
+            f"the adapter {path} changes {layer_name}, which {type(model).__name__} does not have",
+            "It was trained on another base model: adapter_config.json names it as base_model_name_or_path.",
+        ) from error
+    size = _layer_size(layer, "embedding" in part)
+    if size is not None and len(tensor.shape) == 2 and tensor.shape[side] != size[side]:
+        raise LoadError(
+            "adapter_mismatch",
+            f"the adapter {path} does not fit: {tensor.name} has the shape {list(tensor.shape)}, "
+            f"but {layer_name} of the base is {list(size)}",
+            "It was trained on another base model: adapter_config.json names it as base_model_name_or_path.",
+        )
+
+
+def _layer_size(layer: Any, embedding: bool) -> tuple[int, int] | None:
+    """(outputs, inputs) of a layer, whatever its class calls them; None where that is not known."""
+    layer = getattr(layer, "base_layer", layer)
+    if embedding and hasattr(layer, "num_embeddings"):
+        return (layer.embedding_dim, layer.num_embeddings)
+    if hasattr(layer, "in_features") and hasattr(layer, "out_features"):
+        return (layer.out_features, layer.in_features)
+    if hasattr(layer, "nf") and hasattr(layer, "weight"):
+        return (int(layer.nf), int(layer.weight.shape[0]))
+    return None

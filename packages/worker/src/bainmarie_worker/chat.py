@@ -1,0 +1,74 @@
+"""From a request to the sequence that the engine shall continue: prompt text, token ids, how many may follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bainmarie_protocol import ServedModel
+
+from bainmarie_worker.engine.engine import Runner
+from bainmarie_worker.engine.sequence import Sequence
+from bainmarie_worker.errors import RequestError
+from bainmarie_worker.messages import plain_text
+from bainmarie_worker.requests import ChatRequest, CompletionRequest, Wish
+
+_PLAIN_TOKENS = 1024
+"""Answer at most when the request names no max_tokens and no template tells the model where to end."""
+
+
+def chat_sequence(request: ChatRequest, served: ServedModel, runner: Runner) -> Sequence:
+    """Through the model's chat template, or for `prompt: plain` the messages' text alone.
+
+    The template writes begin tokens itself, so none are added to its text. RequestError 400 if there is no template.
+    """
+    messages = _with_system_prompt(request.messages, served.system_prompt)
+    if served.prompt == "plain":
+        ids = runner.tokenizer.encode(plain_text(tuple(messages)), special=True)
+        return _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS)
+    if not runner.tokenizer.template:
+        raise RequestError(
+            400,
+            f"the model {served.name!r} has no chat template",
+            code="no_chat_template",
+            param="messages",
+            hint="Set `prompt: plain` for it in bain.yaml, or add chat_template.jinja to its files.",
+        )
+    text = runner.tokenizer.render(messages, list(request.tools) or None)
+    return _sequence(request.wish, served, runner, runner.tokenizer.encode(text, special=False), None)
+
+
+def completion_sequence(request: CompletionRequest, served: ServedModel, runner: Runner) -> Sequence:
+    """The prompt as it is, with what the tokenizer puts around a raw text."""
+    ids = runner.tokenizer.encode(request.prompt, special=True)
+    return _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS)
+
+
+def _with_system_prompt(messages: tuple[dict[str, Any], ...], default: str | None) -> list[dict[str, Any]]:
+    if default is None or any(message["role"] == "system" for message in messages):
+        return list(messages)
+    return [{"role": "system", "content": default}, *messages]
+
+
+def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], most: int | None) -> Sequence:
+    """The prompt is never cut: RequestError 400 if it leaves no room for an answer.
+
+    A max_tokens beyond the room that is left ends with finish_reason `length` when the room is used up.
+    """
+    if not ids:
+        raise RequestError(400, "the prompt is empty", code="invalid_value", param="messages")
+    room = runner.context - len(ids) if runner.context is not None else wish.max_tokens or _PLAIN_TOKENS
+    if room < 1:
+        raise RequestError(
+            400,
+            f"the prompt has {len(ids)} tokens, the model {served.name!r} takes {runner.context} for prompt and answer "
+            "together",
+            code="context_length_exceeded",
+            param="messages",
+            hint="Shorten the messages.",
+        )
+    return Sequence(
+        prompt=tuple(ids),
+        max_tokens=min(room, wish.max_tokens or most or room),
+        sampling=wish.sampling_over(runner.defaults),
+        adapter=served.adapter,
+    )

@@ -1,0 +1,181 @@
+"""The engine: one thread that owns the model, and a bounded queue in front of it.
+
+Everything that touches the model happens on that thread: the load, the adapters, every forward pass. The event loop
+only submits and listens. Sequences run one after the other, in the order they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from bainmarie_protocol import Progress
+
+from bainmarie_worker.engine.sequence import Finish, Sequence, TokenStream
+from bainmarie_worker.errors import LoadError, RequestError
+from bainmarie_worker.interpreter import interpreter_info
+
+Report = Callable[[Progress], None]
+
+
+class Tokenizer(Protocol):
+    """Between text and token ids. Used on the event loop only."""
+
+    template: str
+    """The chat template's source; empty where the model has none."""
+
+    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str: ...
+    def encode(self, text: str, *, special: bool) -> list[int]: ...
+    def decode(self, ids: list[int]) -> str: ...
+    def warm(self) -> None: ...
+
+
+class Runner(Protocol):
+    """A loaded model. All methods are called on the engine's thread; `tokenizer` belongs to the event loop."""
+
+    tokenizer: Tokenizer
+    context: int | None
+    """Tokens of prompt and answer together; None: no limit known."""
+    defaults: dict[str, Any]
+    """Sampling settings that the checkpoint wishes for, by the names of `Sampling`."""
+    info: dict[str, object]
+
+    def generate(self, sequence: Sequence, accept: Callable[[int], None], cancelled: threading.Event) -> Finish:
+        """Calls `accept` with each token but the end token; ends within one step once `cancelled` is set."""
+
+    def load_adapter(self, path: str, report: Report) -> None: ...
+    def unload_adapter(self, path: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What GET /info adds to the model's own info."""
+
+    loads: int
+    requests: int
+    running: int
+    queued: int
+
+
+class Engine:
+    """Owns the thread. `submit` and `call` raise RequestError 503 `loading` until the load has ended."""
+
+    def __init__(self, load: Callable[[Report], Runner], *, queue_limit: int) -> None:
+        self._load = load
+        self._jobs: queue.SimpleQueue[Callable[[Runner], None]] = queue.SimpleQueue()
+        self._limit = queue_limit
+        self._lock = threading.Lock()
+        self._open: set[TokenStream] = set()
+        self._running: TokenStream | None = None
+        self._runner: Runner | None = None
+        self._loads = 0
+        self._requests = 0
+        self._report: Report = lambda step: None
+
+    def start(self, report: Report, on_ready: Callable[[], None], on_failed: Callable[[LoadError], None]) -> None:
+        """Starts the load on the engine's thread; one of the two callbacks is called there when it has ended."""
+        self._report = report
+
+        def run() -> None:
+            try:
+                runner = self._load(report)
+            except LoadError as error:
+                traceback.print_exc(file=sys.stderr)
+                on_failed(error)
+                return
+            except Exception as error:  # noqa: BLE001 - reported, and the process ends
+                traceback.print_exc(file=sys.stderr)
+                on_failed(LoadError("load_failed", f"{type(error).__name__}: {error}", "The log has the whole trace."))
+                return
+            self._loads += 1
+            self._runner = runner
+            on_ready()
+            while True:
+                self._jobs.get()(runner)
+
+        threading.Thread(target=run, name="engine", daemon=True).start()
+
+    @property
+    def runner(self) -> Runner:
+        """The loaded model, for its tokenizer and limits. RequestError while it loads."""
+        if self._runner is None:
+            raise RequestError(503, "the model is loading", code="loading", hint="Try again in a moment.")
+        return self._runner
+
+    @property
+    def info(self) -> dict[str, object]:
+        """Interpreter and packages at any time; what the model is once it is loaded; the counters."""
+        return {**interpreter_info(), **(self._runner.info if self._runner else {}), **asdict(self.counters)}
+
+    @property
+    def counters(self) -> Counters:
+        running = int(self._running is not None)
+        return Counters(self._loads, self._requests, running, max(len(self._open) - running, 0))
+
+    def submit(self, sequence: Sequence) -> TokenStream:
+        """Queues the sequence. RequestError 503 when `queue_limit` others wait already."""
+        assert self.runner
+        if self.counters.queued >= self._limit:
+            raise RequestError(
+                503, f"{self._limit} requests wait already", code="queue_full", hint="Try again in a moment."
+            )
+        stream = TokenStream(sequence)
+        self._requests += 1
+        with self._lock:
+            self._open.add(stream)
+        self._jobs.put(lambda runner: self._answer(runner, stream))
+        return stream
+
+    async def call(self, job: Callable[[Runner, Report], None]) -> None:
+        """Runs `job` on the engine's thread after everything queued before it, and raises what it raises."""
+        assert self.runner
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def run(runner: Runner) -> None:
+            error: BaseException | None = None
+            try:
+                job(runner, self._report)
+            except Exception as raised:  # noqa: BLE001 - handed to the caller
+                error = raised
+            loop.call_soon_threadsafe(settle, error)
+
+        self._jobs.put(run)
+        await done
+
+    def close(self) -> None:
+        """Cancels everything that runs or waits."""
+        with self._lock:
+            for stream in self._open:
+                stream.cancel()
+
+    def _answer(self, runner: Runner, stream: TokenStream) -> None:
+        self._running = stream
+        outcome: Finish | BaseException
+        try:
+            outcome = Finish("cancelled")
+            if not stream.cancelled.is_set():
+                outcome = runner.generate(stream.sequence, stream.put, stream.cancelled)
+        except (RequestError, LoadError) as error:
+            outcome = error.as_request_error() if isinstance(error, LoadError) else error
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
+            traceback.print_exc(file=sys.stderr)
+            outcome = RequestError(500, f"{type(error).__name__}: {error}", code="engine_error")
+        self._running = None
+        with self._lock:
+            self._open.discard(stream)
+        stream.put(outcome)

@@ -1,0 +1,69 @@
+"""From logits to the next token."""
+
+from __future__ import annotations
+
+import torch
+
+from bainmarie_worker.engine.sequence import Sampling
+
+
+class Sampler:
+    """Draws the tokens of one sequence. Order: penalties, temperature, top_k, min_p and top_p, draw."""
+
+    def __init__(self, sampling: Sampling, prompt: tuple[int, ...], device: torch.device) -> None:
+        self._sampling = sampling
+        self._device = device
+        self._generator: torch.Generator | None = None
+        if sampling.seed is not None and sampling.temperature > 0:
+            self._generator = torch.Generator(device=device)
+            self._generator.manual_seed(sampling.seed)
+        self._seen: torch.Tensor | None = None
+        if sampling.repetition_penalty != 1:
+            self._seen = torch.tensor(sorted(set(prompt)), dtype=torch.long, device=device)
+        self._counts: dict[int, int] = {}
+        self._penal = self._seen is not None or bool(sampling.presence_penalty or sampling.frequency_penalty)
+
+    def pick(self, logits: torch.Tensor) -> int:
+        """The next token's id, from a vector with one logit for each token of the vocabulary."""
+        if self._penal:
+            logits = self._penalized(logits.float().clone())
+        token = int(logits.argmax()) if self._sampling.temperature == 0 else self._draw(logits.float())
+        if self._penal:
+            self._note(token)
+        return token
+
+    def _draw(self, logits: torch.Tensor) -> int:
+        sampling = self._sampling
+        logits = logits / sampling.temperature
+        ids: torch.Tensor | None = None
+        if 0 < sampling.top_k < logits.shape[-1]:
+            logits, ids = logits.topk(sampling.top_k)
+        elif sampling.top_p < 1:
+            logits, ids = logits.sort(descending=True)
+        weights = logits.softmax(-1)
+        if sampling.min_p > 0:
+            weights = torch.where(weights < sampling.min_p * weights.max(), 0.0, weights)
+        if sampling.top_p < 1:
+            # The likeliest tokens that together reach top_p of the probability; the first one always stays.
+            before = weights.cumsum(-1) - weights
+            weights = torch.where(before >= sampling.top_p * weights.sum(), 0.0, weights)
+        place = int(torch.multinomial(weights, 1, generator=self._generator))
+        return place if ids is None else int(ids[place])
+
+    def _penalized(self, logits: torch.Tensor) -> torch.Tensor:
+        sampling = self._sampling
+        if self._seen is not None and len(self._seen):
+            chosen = logits[self._seen]
+            factor = sampling.repetition_penalty
+            logits[self._seen] = torch.where(chosen < 0, chosen * factor, chosen / factor)
+        if self._counts and (sampling.presence_penalty or sampling.frequency_penalty):
+            ids = torch.tensor(list(self._counts), dtype=torch.long, device=logits.device)
+            counts = torch.tensor(list(self._counts.values()), dtype=torch.float32, device=logits.device)
+            logits[ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+        return logits
+
+    def _note(self, token: int) -> None:
+        if self._seen is not None and token not in self._counts:
+            fresh = torch.tensor([token], dtype=torch.long, device=self._device)
+            self._seen = torch.unique(torch.cat((self._seen, fresh)))
+        self._counts[token] = self._counts.get(token, 0) + 1

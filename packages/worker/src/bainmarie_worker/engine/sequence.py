@@ -1,0 +1,123 @@
+"""One prompt on its way to an answer: what shall be generated, and the stream of tokens it becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 takes the most likely one; then only the penalties count."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: no limit."""
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Over prompt and answer, as Hugging Face has it; 1 is none."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    """Both over the answer alone, as OpenAI has them; 0 is none."""
+    seed: int | None = None
+    """The same seed, prompt and model give the same answer. None: another one each time."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """What the engine needs to know of a request."""
+
+    prompt: tuple[int, ...]
+    """Token ids; at least one."""
+    max_tokens: int
+    """Tokens to generate at most, the end token included; at least one."""
+    sampling: Sampling = field(default_factory=Sampling)
+    adapter: str | None = None
+    """Directory of the adapter; None is the base model alone."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a sequence ended."""
+
+    reason: str
+    """`stop`: the model said so. `length`: max_tokens or the context is used up. `cancelled`: nobody listens."""
+    generated: int = 0
+    """Tokens drawn, the end token included."""
+    cached: int = 0
+    """Prompt tokens that needed no computing because an earlier sequence had left them."""
+
+
+_Item = Union[int, Finish, BaseException]
+
+
+class TokenStream:
+    """The tokens of one sequence as they come: written by the engine's thread, read on one event loop.
+
+    `async for` gives token ids without the end token; then `finish` is set. An error of the engine is raised there.
+    """
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.sequence = sequence
+        self.finish: Finish | None = None
+        self.cancelled = threading.Event()
+        """For the engine: stop within one step."""
+        self._loop = asyncio.get_running_loop()
+        self._items: deque[_Item] = deque()
+        self._fresh = asyncio.Event()
+        self._waking = False
+
+    def cancel(self) -> None:
+        """Frees the engine within one step. Harmless when the sequence has ended."""
+        self.cancelled.set()
+
+    def put(self, item: _Item) -> None:
+        """From any thread. Items that come faster than they are read cost one wake-up together."""
+        self._items.append(item)
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    async def started(self) -> None:
+        """True on return: the first token or the end is there. Raises the engine's error if that came first."""
+        while not self._items:
+            self._fresh.clear()
+            await self._fresh.wait()
+        first = self._items[0]
+        if isinstance(first, BaseException):
+            raise first
+
+    def __aiter__(self) -> TokenStream:
+        return self
+
+    async def __anext__(self) -> int:
+        while not self._items:
+            self._fresh.clear()
+            await self._fresh.wait()
+        item = self._items.popleft()
+        if isinstance(item, int):
+            return item
+        if isinstance(item, Finish):
+            self.finish = item
+            raise StopAsyncIteration
+        raise item
+
+    async def drain(self) -> Finish:
+        """Cancels and waits for the end, which comes within one step. Tokens that still came are dropped."""
+        self.cancel()
+        async for _ in self:
+            pass
+        assert self.finish is not None
+        return self.finish
+
+    def _wake(self) -> None:
+        self._waking = False
+        self._fresh.set()
+
+
+Adapter = Optional[str]
+"""Directory of an adapter, or None for the base model."""

@@ -1,0 +1,160 @@
+"""An engine without a model and without torch: deterministic answers, and faults on demand.
+
+Without a script it echoes the last user message (or the whole prompt of a completion). Its tokens are words, its chat
+template is JSON, its tool calls are written the Hermes way: all that lies between engine and client is the real thing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bainmarie_protocol import Progress, WorkerConfig
+
+from bainmarie_worker.engine.engine import Report, Tokenizer
+from bainmarie_worker.engine.sequence import Finish, Sequence
+from bainmarie_worker.errors import LoadError
+
+_CONTEXT = 32768
+_LOAD_STEPS = 10
+_CRASH = 70
+"""Exit status of a crash on demand."""
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """`WorkerConfig.options` of the fake engine. Unknown keys are a TypeError: a test's typo must not pass."""
+
+    load_seconds: float = 0.0
+    token_seconds: float = 0.0
+    fail_load: str = ""
+    """The code of the LoadError that ends the load."""
+    crash_at_load: bool = False
+    crash_after_tokens: int | None = None
+    """Tokens of the whole process, whoever asked for them."""
+    script: tuple[dict[str, Any], ...] = ()
+    """One answer for each assistant turn that the request has had so far; the last one repeats."""
+    ignore_term: bool = False
+    hang_load: bool = False
+
+
+def load(config: WorkerConfig, report: Report) -> FakeRunner:
+    """Pretends to load. Fails, hangs and crashes as the options say."""
+    options = FakeOptions(**config.options)  # type: ignore[arg-type]
+    report(Progress("config"))
+    if options.hang_load:
+        threading.Event().wait()
+    if options.crash_at_load:
+        _crash("while loading")
+    for step in range(1, _LOAD_STEPS + 1):
+        threading.Event().wait(options.load_seconds / _LOAD_STEPS)
+        report(Progress("weights", step * 100, _LOAD_STEPS * 100, "bytes"))
+    if options.fail_load:
+        raise LoadError(options.fail_load, f"the fake engine was told to fail with {options.fail_load}", "Do not.")
+    return FakeRunner(config, options)
+
+
+class FakeRunner:
+    """Implements `Runner`."""
+
+    def __init__(self, config: WorkerConfig, options: FakeOptions) -> None:
+        self.tokenizer: Tokenizer = FakeTokenizer()
+        self.context: int | None = config.context or _CONTEXT
+        self.defaults: dict[str, Any] = {}
+        self.info: dict[str, object] = {
+            "engine": "fake",
+            "device": "none",
+            "dtype": "none",
+            "context": self.context,
+            "parameters": 0,
+            "path": config.model,
+        }
+        self._options = options
+        self._tokens = 0
+
+    def generate(self, sequence: Sequence, accept: Callable[[int], None], cancelled: threading.Event) -> Finish:
+        answer = self._answer(self.tokenizer.decode(list(sequence.prompt)))
+        ids = self.tokenizer.encode(answer, special=False)
+        for count, token in enumerate(ids[: sequence.max_tokens], 1):
+            if cancelled.wait(self._options.token_seconds):
+                return Finish("cancelled", count - 1)
+            if self._tokens == self._options.crash_after_tokens:
+                _crash(f"after {self._tokens} tokens")
+            self._tokens += 1
+            accept(token)
+        if len(ids) >= sequence.max_tokens:
+            return Finish("length", sequence.max_tokens)
+        return Finish("stop", len(ids) + 1)
+
+    def load_adapter(self, path: str, report: Report) -> None:
+        report(Progress("adapter", detail=path))
+
+    def unload_adapter(self, path: str) -> None:
+        return None
+
+    def _answer(self, prompt: str) -> str:
+        chat = _read_chat(prompt)
+        if chat is None:
+            return prompt
+        messages, tools = chat["messages"], chat["tools"]
+        if not self._options.script:
+            users = [message["content"] for message in messages if message["role"] == "user"]
+            return users[-1] if users else ""
+        turn = sum(message["role"] == "assistant" for message in messages)
+        entry = self._options.script[min(turn, len(self._options.script) - 1)]
+        calls = entry.get("tool_calls") or [] if tools else []
+        return "\n".join([*filter(None, [entry.get("content")]), *map(_written, calls)])
+
+
+class FakeTokenizer:
+    """Words with the white space before them; ids are given out as words appear."""
+
+    template = "<tool_call> {messages and tools as JSON}"
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+        self._words: list[str] = []
+
+    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+        return json.dumps({"messages": messages, "tools": tools}, ensure_ascii=False)
+
+    def warm(self) -> None:
+        return None
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        ids = []
+        for word in re.findall(r"\s*\S+|\s+$", text):
+            if word not in self._ids:
+                self._ids[word] = len(self._words)
+                self._words.append(word)
+            ids.append(self._ids[word])
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(self._words[token] for token in ids)
+
+
+def _read_chat(prompt: str) -> dict[str, Any] | None:
+    """What `render` wrote; None for a plain prompt."""
+    try:
+        data = json.loads(prompt)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) and data.keys() == {"messages", "tools"} else None
+
+
+def _written(call: dict[str, Any]) -> str:
+    """A call as a model writes it. Arguments that are a string stand there as they are: so JSON gets broken."""
+    arguments = call.get("arguments", {})
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return f'<tool_call>\n{{"name": {json.dumps(call["name"])}, "arguments": {text}}}\n</tool_call>'
+
+
+def _crash(when: str) -> None:
+    os.write(2, f"the fake engine was told to crash {when}\n".encode())
+    os._exit(_CRASH)

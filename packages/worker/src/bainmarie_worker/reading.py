@@ -1,0 +1,77 @@
+"""From a stream of tokens to what a client may see: words, tool calls, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from bainmarie_worker.detokenize import Detokenizer, StopStrings
+from bainmarie_worker.engine.sequence import TokenStream
+from bainmarie_worker.errors import RequestError
+from bainmarie_worker.tool_parsers import CallStart, Delta, Parser, Text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an answer ended, and what it took."""
+
+    finish_reason: str
+    """stop | length | tool_calls"""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class Reading:
+    """Reads one token stream to its end. `outcome` is set when `deltas` has ended."""
+
+    def __init__(
+        self, stream: TokenStream, decode: Callable[[list[int]], str], stop: tuple[str, ...], parser: Parser | None
+    ) -> None:
+        self.outcome: Outcome | None = None
+        self._stream = stream
+        self._text = Detokenizer(decode)
+        self._stop = StopStrings(stop)
+        self._parser = parser
+        self._called = False
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        """Pieces as they become certain. Leaving early, for whatever reason, cancels the sequence."""
+        tokens = 0
+        try:
+            async for token in self._stream:
+                tokens += 1
+                for delta in self._parsed(self._stop.feed(self._text.feed(token))):
+                    yield delta
+                if self._stop.found:
+                    await self._stream.drain()
+                    break
+            rest = "" if self._stop.found else self._stop.feed(self._text.finish()) + self._stop.finish()
+            for delta in [*self._parsed(rest), *(self._parser.finish() if self._parser else [])]:
+                self._called = self._called or isinstance(delta, CallStart)
+                yield delta
+        finally:
+            self._stream.cancel()
+        self.outcome = self._ended(tokens)
+
+    def _parsed(self, text: str) -> list[Delta]:
+        if not text:
+            return []
+        found: list[Delta] = self._parser.feed(text) if self._parser else [Text(text)]
+        self._called = self._called or any(isinstance(delta, CallStart) for delta in found)
+        return found
+
+    def _ended(self, tokens: int) -> Outcome:
+        finish = self._stream.finish
+        assert finish is not None
+        reason, generated = finish.reason, finish.generated
+        if self._stop.found:
+            reason, generated = "stop", tokens
+        elif reason == "cancelled":
+            raise RequestError(503, "the worker stops", code="stopping", hint="Try again in a moment.")
+        return Outcome(
+            finish_reason="tool_calls" if self._called and reason == "stop" else reason,
+            prompt_tokens=len(self._stream.sequence.prompt),
+            completion_tokens=generated,
+            cached_tokens=finish.cached,
+        )

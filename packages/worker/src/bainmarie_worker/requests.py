@@ -1,0 +1,206 @@
+"""What a client asked for: OpenAI bodies read into frozen dataclasses. Unknown fields are ignored.
+
+A field that would change the answer and is not supported is refused with a 400 that names it, never dropped silently.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from bainmarie_worker.engine.sequence import Sampling
+from bainmarie_worker.errors import RequestError
+from bainmarie_worker.messages import read_messages
+
+_STOPS = 16
+"""Stop strings of one request at most (OpenAI takes 4)."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What chat and completion requests have in common."""
+
+    model: str
+    stream: bool
+    include_usage: bool
+    sampling: tuple[tuple[str, Any], ...]
+    """The fields of `Sampling` that the request sets itself."""
+    stop: tuple[str, ...]
+    max_tokens: int | None
+
+    def sampling_over(self, defaults: dict[str, Any]) -> Sampling:
+        """The request's settings over the model's. One that sets top_p or the like, but no temperature, samples."""
+        own = dict(self.sampling)
+        if "temperature" not in own and "temperature" not in defaults and own.keys() & {"top_p", "top_k", "min_p"}:
+            own["temperature"] = 1.0
+        return Sampling(**{**defaults, **own})
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """POST /v1/chat/completions."""
+
+    wish: Wish
+    messages: tuple[dict[str, Any], ...]
+    """As the chat template takes them: content is a string, arguments of tool calls are objects where they can be."""
+    tools: tuple[dict[str, Any], ...]
+    """Empty also where tool_choice is `none`."""
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """POST /v1/completions."""
+
+    wish: Wish
+    prompt: str
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """The JSON object of a request."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"the body is no JSON: {error}", code="invalid_json") from error
+    if not isinstance(data, dict):
+        raise RequestError(400, "the body must be a JSON object", code="invalid_json")
+    return data
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """RequestError 400 with `param` where something is off."""
+    data = parse_body(body)
+    wish = _wish(data, ("max_completion_tokens", "max_tokens"))
+    if data.get("logprobs"):
+        raise _unsupported("logprobs")
+    if data.get("top_logprobs"):
+        raise _unsupported("top_logprobs")
+    return ChatRequest(wish, read_messages(data.get("messages")), _tools(data))
+
+
+def parse_completion(body: bytes) -> CompletionRequest:
+    """RequestError 400 with `param` where something is off."""
+    data = parse_body(body)
+    wish = _wish(data, ("max_tokens",))
+    if data.get("logprobs") is not None:
+        raise _unsupported("logprobs")
+    for name in ("echo", "suffix"):
+        if data.get(name):
+            raise _unsupported(name)
+    if data.get("best_of") not in (None, 1):
+        raise _unsupported("best_of")
+    prompt = data.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str) or not prompt:
+        raise _bad("prompt", "must be a string that is not empty, or a list with one such string")
+    return CompletionRequest(wish, prompt)
+
+
+def _wish(data: dict[str, Any], limits: tuple[str, ...]) -> Wish:
+    model = data.get("model")
+    if not isinstance(model, str) or not model:
+        raise _bad("model", "must be the name of a model")
+    if data.get("n") not in (None, 1):
+        raise _unsupported("n")
+    if data.get("logit_bias"):
+        raise _unsupported("logit_bias")
+    form = data.get("response_format")
+    if form is not None and (not isinstance(form, dict) or form.get("type") != "text"):
+        raise _unsupported("response_format")
+    options = data.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise _bad("stream_options", "must be an object")
+    given = (_number(data, name, 1, math.inf, whole=True) for name in limits)
+    return Wish(
+        model=model,
+        stream=_flag(data, "stream"),
+        include_usage=_flag(options, "include_usage"),
+        sampling=_sampling(data),
+        stop=_stop(data.get("stop")),
+        max_tokens=next((int(value) for value in given if value is not None), None),
+    )
+
+
+def _sampling(data: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    read = {
+        "temperature": _number(data, "temperature", 0, 100),
+        "top_p": _number(data, "top_p", 0, 1),
+        "top_k": _number(data, "top_k", -1, math.inf, whole=True),
+        "min_p": _number(data, "min_p", 0, 1),
+        "repetition_penalty": _number(data, "repetition_penalty", 0.01, 100),
+        "presence_penalty": _number(data, "presence_penalty", -2, 2),
+        "frequency_penalty": _number(data, "frequency_penalty", -2, 2),
+        "seed": _number(data, "seed", -(2**63), 2**63 - 1, whole=True),
+    }
+    if read["top_k"] is not None:
+        read["top_k"] = max(read["top_k"], 0)
+    if 0 < (read["temperature"] or 0) < 1e-4:
+        read["temperature"] = 0.0  # dividing by it would overflow; it means greedy
+    return tuple((name, value) for name, value in read.items() if value is not None)
+
+
+def _number(data: dict[str, Any], name: str, low: float, high: float, *, whole: bool = False) -> Any:
+    """The number, or None where it is absent or null."""
+    value = data.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise _bad(name, "must be a number")
+    if whole and value != int(value):
+        raise _bad(name, f"must be a whole number, not {value}")
+    if not low <= value <= high:
+        limits = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        raise _bad(name, f"must be {limits}, not {value:g}")
+    return int(value) if whole else float(value)
+
+
+def _flag(data: dict[str, Any], name: str) -> bool:
+    value = data.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _bad(name, "must be true or false")
+    return bool(value)
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(s, str) for s in stops):
+        raise _bad("stop", "must be a string or a list of strings")
+    if len(stops) > _STOPS:
+        raise _bad("stop", f"takes at most {_STOPS} strings")
+    return tuple(s for s in stops if s)
+
+
+def _tools(data: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The function tools; other kinds are skipped, as clients send kinds that only OpenAI's own service has."""
+    tools = data.get("tools") or []
+    if not isinstance(tools, list):
+        raise _bad("tools", "must be a list")
+    for place, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(tool, dict) and tool.get("type", "function") != "function":
+            continue
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise _bad(f"tools.{place}", "must be {type: function, function: {name, description, parameters}}")
+    choice = data.get("tool_choice")
+    if choice == "none":
+        return ()
+    if choice not in (None, "auto"):
+        raise RequestError(
+            400,
+            "tool_choice can be `auto` or `none`: a call cannot be enforced yet",
+            code="unsupported",
+            param="tool_choice",
+        )
+    return tuple(tool for tool in tools if tool.get("type", "function") == "function")
+
+
+def _bad(param: str, what: str) -> RequestError:
+    return RequestError(400, f"{param} {what}", code="invalid_value", param=param)
+
+
+def _unsupported(param: str) -> RequestError:
+    return RequestError(400, f"{param} is not supported yet", code="unsupported", param=param)

@@ -1,0 +1,146 @@
+"""The worker's only HTTP: the paths of `bainmarie_protocol.paths` for one gateway, behind a socket only it can open."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from typing import Any, Union
+
+from bainmarie_protocol import ServedModel, paths
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bainmarie_worker import tool_parsers
+from bainmarie_worker.chat import chat_sequence, completion_sequence
+from bainmarie_worker.disconnect import EventStream, endpoint
+from bainmarie_worker.engine.engine import Engine
+from bainmarie_worker.engine.sequence import Sequence
+from bainmarie_worker.errors import LoadError, RequestError
+from bainmarie_worker.reading import Reading
+from bainmarie_worker.replies import DONE, ChatReply, CompletionReply, event
+from bainmarie_worker.requests import Wish, parse_body, parse_chat, parse_completion
+from bainmarie_worker.served import Served
+from bainmarie_worker.tool_parsers import Parser
+
+Reply = Union[ChatReply, CompletionReply]
+
+
+def build_app(engine: Engine, served: Served, token: str) -> ASGIApp:
+    """The ASGI application. With a `token` every request must bring it; without one the socket's mode is the guard."""
+    server = _Server(engine, served)
+    routes = [
+        Route(paths.CHAT, endpoint(server.chat), methods=["POST"]),
+        Route(paths.COMPLETIONS, endpoint(server.completions), methods=["POST"]),
+        Route(paths.INFO, endpoint(server.info), methods=["GET"]),
+        Route(paths.LOAD, endpoint(server.load), methods=["POST"]),
+        Route(paths.UNLOAD, endpoint(server.unload), methods=["POST"]),
+    ]
+    app = Starlette(routes=routes)
+    return _Guard(app, token) if token else app
+
+
+class _Server:
+    def __init__(self, engine: Engine, served: Served) -> None:
+        self._engine = engine
+        self._served = served
+
+    async def chat(self, request: Request) -> Response:
+        runner = self._engine.runner
+        asked = parse_chat(request.state.body)
+        model = self._served.get(asked.wish.model)
+        sequence = chat_sequence(asked, model, runner)
+        parser = tool_parsers.parser_for(runner.tokenizer.template) if asked.tools else None
+        return await self._answer(asked.wish, sequence, parser, ChatReply(model.name))
+
+    async def completions(self, request: Request) -> Response:
+        runner = self._engine.runner
+        asked = parse_completion(request.state.body)
+        model = self._served.get(asked.wish.model)
+        sequence = completion_sequence(asked, model, runner)
+        return await self._answer(asked.wish, sequence, None, CompletionReply(model.name))
+
+    async def info(self, request: Request) -> Response:
+        return JSONResponse(self._engine.info)
+
+    async def load(self, request: Request) -> Response:
+        model = _served_model(request.state.body)
+        adapter = model.adapter
+        if adapter is not None:
+            try:
+                await self._engine.call(lambda runner, report: runner.load_adapter(adapter, report))
+            except LoadError as error:
+                raise error.as_request_error() from error
+        self._served.add(model)
+        return JSONResponse({"name": model.name, "loaded": True})
+
+    async def unload(self, request: Request) -> Response:
+        name = parse_body(request.state.body).get("name")
+        adapter = self._served.remove(str(name))
+        if adapter is not None:
+            await self._engine.call(lambda runner, report: runner.unload_adapter(adapter))
+        return JSONResponse({"name": name, "loaded": False})
+
+    async def _answer(self, wish: Wish, sequence: Sequence, parser: Parser | None, reply: Reply) -> Response:
+        """Headers are sent when the first token is there: what fails before has an honest status."""
+        stream = self._engine.submit(sequence)
+        reading = Reading(stream, self._engine.runner.tokenizer.decode, wish.stop, parser)
+        try:
+            await stream.started()
+        except BaseException:
+            stream.cancel()
+            raise
+        if wish.stream:
+            return EventStream(_events(wish, reading, reply))
+        async for delta in reading.deltas():
+            reply.add(delta)
+        assert reading.outcome is not None
+        return JSONResponse(reply.whole(reading.outcome))
+
+
+async def _events(wish: Wish, reading: Reading, reply: Reply) -> AsyncIterator[bytes]:
+    """The answer as server-sent events. An error after the first byte is an event too, and then there is no finish."""
+    null: dict[str, Any] = {"usage": None} if wish.include_usage else {}
+    deltas = reading.deltas()
+    try:
+        opening = reply.opening()
+        if opening is not None:
+            yield event({**opening, **null})
+        async for delta in deltas:
+            yield event({**reply.add(delta), **null})
+        assert reading.outcome is not None
+        yield event({**reply.closing(reading.outcome), **null})
+        if wish.include_usage:
+            yield event(reply.usage(reading.outcome))
+    except RequestError as error:
+        yield event(error.to_json())
+    finally:
+        await deltas.aclose()  # type: ignore[attr-defined]
+    yield DONE
+
+
+def _served_model(body: bytes) -> ServedModel:
+    data = parse_body(body)
+    try:
+        return ServedModel(**data)
+    except TypeError as error:
+        raise RequestError(400, f"not a served model: {error}", code="invalid_value") from error
+
+
+class _Guard:
+    """Refuses requests without the token, before anything reads them."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._wanted = b"Bearer " + token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._wanted):
+                error = RequestError(401, "the token is missing or wrong", code="unauthorized")
+                await JSONResponse(error.to_json(), status_code=401)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,142 @@
+"""Shared by all tests: a home for bainmarie that keeps environments between runs, and a real gateway on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BAIN = Path(sys.executable).with_name("bain")
+
+
+@pytest.fixture(scope="session")
+def kept_home() -> Path:
+    """BAIN_HOME whose environments outlive the test run, so that only the first run builds them."""
+    home = Path(os.environ.get("BAIN_TEST_HOME", ROOT / ".bain-test"))
+    (home / "environments").mkdir(parents=True, exist_ok=True)
+    return home
+
+
+@pytest.fixture
+def home(kept_home: Path, tmp_path: Path) -> Path:
+    """A fresh BAIN_HOME that shares the kept environments."""
+    path = tmp_path / "home"
+    path.mkdir()
+    (path / "environments").symlink_to(kept_home / "environments", target_is_directory=True)
+    return path
+
+
+def clean_environ(home: Path) -> dict[str, str]:
+    """What a program started by a test sees: no configuration but the test's own."""
+    left_out = {"BAIN_CONFIG", "BAIN_URL", "BAIN_API_KEY"}
+    return {**{k: v for k, v in os.environ.items() if k not in left_out}, "BAIN_HOME": str(home), "NO_COLOR": "1"}
+
+
+@dataclass
+class Cli:
+    """Runs `bain` in a folder with a home of its own."""
+
+    home: Path
+    folder: Path
+
+    def __call__(self, *arguments: str, input: str | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BAIN), *arguments],
+            cwd=self.folder,
+            env=clean_environ(self.home),
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+
+@pytest.fixture
+def cli(home: Path, tmp_path: Path) -> Cli:
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    return Cli(home, folder)
+
+
+class Gateway:
+    """A gateway process of the test's own, and an HTTP client to it."""
+
+    def __init__(self, process: subprocess.Popen[str], address: str, home: Path) -> None:
+        self.process = process
+        self.address = address
+        self.home = home
+        self.http = httpx2.Client(base_url=address, timeout=240)
+
+    def chat(self, model: str, text: str, **fields: Any) -> dict[str, Any]:
+        """One chat completion, as JSON."""
+        body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, **fields}
+        response = self.http.post("/v1/chat/completions", json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def status(self, model: str) -> dict[str, Any]:
+        """The entry of one model in /api/status."""
+        models = self.http.get("/api/status").json()["models"]
+        return next(m for m in models if m["id"] == model)
+
+    def processes(self) -> list[psutil.Process]:
+        """The gateway's descendants."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def start_gateway(home: Path, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """Starts gateways with the given configuration; ends them with the test and checks that nothing is left."""
+    started: list[Gateway] = []
+
+    def start(configuration: str = "version: 1\n", **environ: str) -> Gateway:
+        file = tmp_path / "bain.yaml"
+        file.write_text(configuration)
+        log = (tmp_path / "gateway.log").open("w")
+        process = subprocess.Popen(
+            [str(BAIN), "up", "--lifeline", "--port", "0", "--config", str(file)],
+            cwd=tmp_path,
+            env={**clean_environ(home), **environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            process.wait(10)
+            pytest.fail(f"the gateway did not start: {(tmp_path / 'gateway.log').read_text()}")
+        started.append(Gateway(process, json.loads(line)["address"], home))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        left = gateway.processes() if gateway.process.poll() is None else []
+        gateway.http.close()
+        if gateway.process.poll() is None:
+            gateway.process.send_signal(signal.SIGTERM)
+        try:
+            gateway.process.wait(30)
+        except subprocess.TimeoutExpired:
+            gateway.process.kill()
+            gateway.process.wait()
+            pytest.fail("the gateway did not stop within 30 s of SIGTERM")
+        finally:
+            for stream in (gateway.process.stdin, gateway.process.stdout):
+                assert stream is not None
+                stream.close()
+        _, alive = psutil.wait_procs(left, timeout=10)
+        assert not alive, f"left behind: {alive}"

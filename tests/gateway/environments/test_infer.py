@@ -1,0 +1,131 @@
+"""From a model's files to packages with reasons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bainmarie.catalog import ModelSpec
+from bainmarie.environments.infer import BITSANDBYTES, PEFT, TORCH, TRANSFORMERS, engine_needs, infer
+
+from .checkpoints import LLAMA, make_adapter, make_model
+
+CORE = {f"torch=={TORCH}", f"transformers=={TRANSFORMERS}", "safetensors>=0.4.3"}
+
+
+def names(packages: tuple[str, ...]) -> set[str]:
+    return {package.split("=")[0].split(">")[0] for package in packages}
+
+
+def test_plain_model(tmp_path: Path) -> None:
+    spec = infer([ModelSpec("m", model=str(make_model(tmp_path / "m")))])
+    assert set(spec.packages) == CORE
+    assert spec.name == "auto"
+    assert spec.needs == engine_needs("transformers") == ("torch", "transformers")
+    assert [package for package, _ in spec.reasons] == list(spec.packages)
+    assert "model_type llama" in dict(spec.reasons)[f"transformers=={TRANSFORMERS}"]
+
+
+def test_same_files_give_the_same_spec(tmp_path: Path) -> None:
+    model = str(make_model(tmp_path / "m"))
+    assert infer([ModelSpec("a", model=model)]) == infer([ModelSpec("b", model=model)])
+
+
+def test_adapters_bring_peft_once(tmp_path: Path) -> None:
+    model = str(make_model(tmp_path / "m"))
+    adapters = [
+        ModelSpec(f"a{n}", model=model, adapter=str(make_adapter(tmp_path / f"a{n}", peft_version="0.17.2.dev0")))
+        for n in range(2)
+    ]
+    spec = infer([ModelSpec("m", model=model), *adapters])
+    assert set(spec.packages) - CORE == {f"peft=={PEFT}", *(p for p in spec.packages if p.startswith("accelerate"))}
+
+
+def test_adapter_saved_by_a_newer_peft(tmp_path: Path) -> None:
+    model = str(make_model(tmp_path / "m"))
+    adapter = str(make_adapter(tmp_path / "a", peft_version="9.1.0"))
+    assert "peft>=9.1.0" in infer([ModelSpec("a", model=model, adapter=adapter)]).packages
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4", "fp4"])
+def test_quantization_brings_bitsandbytes(tmp_path: Path, quantization: str) -> None:
+    spec = infer([ModelSpec("m", model=str(make_model(tmp_path / "m")), quantization=quantization)])
+    assert f"bitsandbytes=={BITSANDBYTES}" in spec.packages
+    assert quantization in dict(spec.reasons)[f"bitsandbytes=={BITSANDBYTES}"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"bitsandbytes", "accelerate"}),
+        ({"load_in_8bit": True}, {"bitsandbytes", "accelerate"}),
+        ({"quant_method": "gptq", "bits": 4}, {"gptqmodel", "optimum", "accelerate"}),
+        ({"quant_method": "awq"}, {"gptqmodel", "accelerate"}),
+        ({"quant_method": "compressed-tensors"}, {"compressed-tensors", "accelerate"}),
+        ({"quant_method": "never-heard-of"}, {"accelerate"}),
+    ],
+)
+def test_checkpoint_quantized_on_disk(tmp_path: Path, stored: dict[str, object], expected: set[str]) -> None:
+    model = make_model(tmp_path / "m", {**LLAMA, "quantization_config": stored})
+    assert names(infer([ModelSpec("m", model=str(model))]).packages) - names(tuple(CORE)) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("tokenizer.model", {"sentencepiece", "protobuf"}),
+        ("tekken.json", {"mistral-common", "tiktoken"}),
+        ("qwen.tiktoken", {"tiktoken"}),
+    ],
+)
+def test_tokenizer_files_count_without_tokenizer_json(tmp_path: Path, file: str, expected: set[str]) -> None:
+    model = make_model(tmp_path / "m")
+    (model / file).write_bytes(b"")
+    assert set(infer([ModelSpec("m", model=str(model))]).packages) == CORE
+    (model / "tokenizer.json").unlink()
+    spec = infer([ModelSpec("m", model=str(model))])
+    assert set(spec.packages) - CORE == expected
+    assert file in dict(spec.reasons)[sorted(expected)[0]]
+
+
+def test_config_of_a_newer_transformers(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", {**LLAMA, "transformers_version": "99.1.0.dev0"})
+    assert "transformers>=99.1.0" in infer([ModelSpec("m", model=str(model))]).packages
+
+
+def test_remote_code_counts_only_where_it_may_run(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", {**LLAMA, "auto_map": {"AutoModelForCausalLM": "modeling_x.X"}})
+    (model / "modeling_x.py").write_text("import torch\nfrom einops import rearrange\nimport open_clip\n")
+    assert set(infer([ModelSpec("m", model=str(model))]).packages) == CORE
+    spec = infer([ModelSpec("m", model=str(model), trust_remote_code=True)])
+    assert set(spec.packages) - CORE == {"einops", "open_clip_torch"}
+
+
+def test_fake_engine_needs_no_packages() -> None:
+    spec = infer([ModelSpec("f", engine="fake", model="anything")])
+    assert (spec.packages, spec.needs) == ((), ())
+
+
+def test_hub_id_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    repository = tmp_path / "hub" / "models--org--name"
+    make_model(repository / "snapshots" / "abc", {**LLAMA, "quantization_config": {"quant_method": "gptq"}})
+    make_model(repository / "snapshots" / "old")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    assert "gptqmodel" in infer([ModelSpec("m", model="org/name")]).packages
+
+
+def test_hub_id_not_in_the_cache_is_a_guess_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    spec = infer([ModelSpec("m", model="org/absent")])
+    assert set(spec.packages) == CORE
+    assert "not in the cache" in dict(spec.reasons)[f"transformers=={TRANSFORMERS}"]
+
+
+def test_broken_files_are_not_its_error(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    (model / "config.json").write_text(json.dumps([]))
+    assert set(infer([ModelSpec("m", model=str(model))]).packages) == CORE

@@ -1,0 +1,44 @@
+"""uv's lines as progress."""
+
+from __future__ import annotations
+
+from bainmarie.environments.sync_progress import SyncProgress
+from bainmarie.progress import Progress
+
+
+def lines_to_progress(packages: int, *lines: str) -> list[Progress]:
+    seen: list[Progress] = []
+    progress = SyncProgress(packages, seen.append)
+    for line in lines:
+        progress.line(line)
+    return seen
+
+
+def test_sizes_names_and_counts() -> None:
+    seen = lines_to_progress(
+        14,
+        "Using Python 3.11.7 environment at: v2",
+        "Resolved 14 packages in 201ms",
+        "Downloading numpy (16.0MiB)",
+        "Downloading pydantic-core (4.0MiB)",
+        " Downloaded pydantic-core",
+        " Downloaded numpy",
+        "Prepared 14 packages in 470ms",
+        "Installed 14 packages in 63ms",
+        " + numpy==2.4.6",
+    )
+    total = 20 << 20
+    assert seen[0] == Progress("download", None, "14 packages")
+    assert seen[2] == Progress("download", 0.0, "numpy 16.0 MiB, pydantic-core 4.0 MiB", 0, total, "bytes")
+    assert seen[3] == Progress("download", 0.2, "numpy 16.0 MiB", 4 << 20, total, "bytes")
+    assert [(p.stage, p.fraction, p.detail) for p in seen[5:]] == [
+        ("download", 1.0, "14 packages fetched"),
+        ("install", None, "14 packages"),
+        ("install", 1.0, "14 packages"),
+    ]
+
+
+def test_everything_was_in_the_cache() -> None:
+    seen = lines_to_progress(3, "Resolved 3 packages in 1ms", "Installed 3 packages in 2ms")
+    assert Progress("download", 1.0, "everything was in the cache") in seen
+    assert seen[-1] == Progress("install", 1.0, "3 packages", 3, 3, "packages")
