@@ -18,7 +18,9 @@ def main() -> None:
     }
     rows = []
     for name, command in commands.items():
-        rows.append((name, median_ms(lambda c=command: subprocess.run(c, check=True, stdout=subprocess.DEVNULL), TIMES)))
+        rows.append(
+            (name, median_ms(lambda c=command: subprocess.run(c, check=True, stdout=subprocess.DEVNULL), TIMES))
+        )
     table(f"Start of the command line (median of {TIMES})", ("command", "ms"), rows)
 
 

@@ -50,7 +50,9 @@ class Cli:
     home: Path
     folder: Path
 
-    def __call__(self, *arguments: str, input: str | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, input: str | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(BAIN), *arguments],
             cwd=self.folder,

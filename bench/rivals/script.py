@@ -1,7 +1,7 @@
 """The rival: a script that loads the model for each generation, with transformers alone. Run in a model environment.
 
-`script.py MODEL once` loads, generates 32 tokens, prints the seconds of both. `script.py MODEL warm N` loads once and prints
-the seconds of N generations after a first one: the ceiling for a warm server.
+`script.py MODEL once` loads, generates 32 tokens, prints the seconds of both.
+`script.py MODEL warm N` loads once and prints the seconds of N generations after a first one: the ceiling.
 """
 
 from __future__ import annotations

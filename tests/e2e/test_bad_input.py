@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import Cli, Gateway
 
 from bainmarie.carried import demo_model
-from tests.conftest import Cli, Gateway
 
 
 def write_config(cli: Cli, text: str) -> None:
@@ -62,7 +62,9 @@ def write_adapter(folder: Path, width: int) -> None:
     """A LoRA for `model.layers.0.self_attn.q_proj` of a base whose hidden size is `width`, as a safetensors file."""
     folder.mkdir()
     (folder / "adapter_config.json").write_text(
-        json.dumps({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]})
+        json.dumps(
+            {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+        )
     )
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
     shapes = {name.format("A"): [2, width], name.format("B"): [width, 2]}

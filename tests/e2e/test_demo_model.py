@@ -8,9 +8,9 @@ from typing import Any
 
 import openai
 import pytest
+from tests.conftest import Gateway
 
 from bainmarie.agent.tools.builtin import definitions
-from tests.conftest import Gateway
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Cli, Gateway
 
 from bainmarie import (
     InferenceConfig,
@@ -14,7 +15,6 @@ from bainmarie import (
     run_inference,
     run_inference_with_tools,
 )
-from tests.conftest import Cli, Gateway
 
 CHAIN = "Start with 17, add 5, then multiply the result by 3, subtract 4, add 100, multiply by 2, then subtract 7."
 RESULTS = ["22", "66", "62", "162", "324", "317"]

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 
 import httpx2
-
 from tests.conftest import Gateway
 
 

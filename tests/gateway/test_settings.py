@@ -8,10 +8,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from ruamel.yaml import YAML
+
 from bainmarie.carried import demo_model
 from bainmarie.errors import ConfigurationError
 from bainmarie.settings import Settings, bain_home, config_path, json_schema, load_settings, parse_settings
-from ruamel.yaml import YAML
+from bainmarie.settings.__main__ import with_table
 
 EXAMPLE = """
 # yaml-language-server: $schema=...
@@ -306,3 +308,16 @@ def test_every_key_has_a_description() -> None:
         if "description" not in field and "$ref" not in field
     ]
     assert missing == []
+
+
+def test_the_documentation_has_every_key() -> None:
+    file = Path(__file__).parents[2] / "docs" / "configuration.md"
+    text = file.read_text(encoding="utf-8")
+    assert text == with_table(text), "run: python -m bainmarie.settings docs/configuration.md"
+    assert "| `models.NAME.model` | text |" in text
+
+
+def test_the_documentations_example_is_accepted() -> None:
+    file = Path(__file__).parents[2] / "docs" / "configuration.md"
+    example = file.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    assert "qwen" in parse_settings(example, Path("/etc/bain.yaml")).catalog().models

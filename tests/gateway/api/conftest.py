@@ -17,16 +17,14 @@ import pytest
 import uvicorn
 
 from bainmarie.api.parts import GatewayInfo, Parts
-from bainmarie.app import build_app
+from bainmarie.app import build_app, build_parts
 from bainmarie.catalog import ModelSpec
 from bainmarie.engines import fake
 from bainmarie.environments.environment import Environment
-from bainmarie.events import EventBus
 from bainmarie.listening import bind, reachable
 from bainmarie.progress import Report
 from bainmarie.settings import Settings, parse_settings
-from bainmarie.workers.launch import LaunchSpec, LocalLauncher
-from bainmarie.workers.supervisor import Supervisor
+from bainmarie.workers.launch import LaunchSpec
 
 MODELS = """
 models:
@@ -58,10 +56,14 @@ class Server:
         return await self.http.post("/v1/chat/completions", json=body)
 
     async def until(self, true: Callable[[], bool]) -> None:
-        """Wait for a change of the models' states after which `true()` holds."""
-        async with self.parts.events.subscribe() as news:
-            while not true():
-                await asyncio.wait_for(anext(news), 30)
+        """Wait until `true()`, which looks at the supervisor: not all it counts is published."""
+        await until(true)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)
 
 
 Start = Callable[..., Awaitable[Server]]
@@ -73,19 +75,11 @@ async def running(settings: Settings, home: Path) -> AsyncIterator[Server]:
         environment = Environment(name="tests", digest="", python=Path(sys.executable))
         return fake.launch(models, environment, home, os.environ)
 
-    catalog, events, stopping = settings.catalog(), EventBus(), []
+    stopping: list[bool] = []
     listener = bind("127.0.0.1", 0)
     address = reachable(listener)
-    parts = Parts(
-        settings=settings,
-        home=home,
-        gateway=GatewayInfo(address=address, home=str(home)),
-        catalog=catalog,
-        supervisor=Supervisor(catalog, None, LocalLauncher(), home, events, prepare=prepare),  # type: ignore[arg-type]
-        events=events,
-        closing=asyncio.Event(),
-        stop=lambda: stopping.append(True),
-    )
+    info = GatewayInfo(address=address, home=str(home))
+    parts = build_parts(settings, home, info, stop=lambda: stopping.append(True), prepare=prepare)
     config = uvicorn.Config(build_app(parts), log_config=None, access_log=False, timeout_graceful_shutdown=10)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve([listener]))
@@ -104,9 +98,13 @@ async def running(settings: Settings, home: Path) -> AsyncIterator[Server]:
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts servers with a given bain.yaml; they end with the test, and so do their workers."""
     async with AsyncExitStack() as stack:
+        homes = iter([tmp_path / str(number) for number in range(4)])
 
         async def start_one(text: str = MODELS) -> Server:
-            return await stack.enter_async_context(running(parse_settings(text, tmp_path / "bain.yaml"), tmp_path))
+            settings = parse_settings(text, tmp_path / "bain.yaml")
+            home = next(homes)
+            await asyncio.to_thread(home.mkdir)
+            return await stack.enter_async_context(running(settings, home))
 
         yield start_one
 

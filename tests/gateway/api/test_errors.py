@@ -56,7 +56,9 @@ async def test_a_wrong_type(server: Server, key: str, value: object) -> None:
     assert (error(answer)["code"], error(answer)["param"]) == ("invalid_type", key)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/generate", "/models/load", "/models/unload"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/generate", "/models/load", "/models/unload"]
+)
 async def test_an_unknown_model_is_answered_with_the_known_ones(server: Server, path: str) -> None:
     answer = await server.http.post(path, json={"model": "ecko", "prompt": "x"})
     assert answer.status_code == 404

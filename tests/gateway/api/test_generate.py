@@ -36,7 +36,8 @@ async def test_without_a_model_it_is_the_demo_model(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("prompt", None), ("prompt", 3), ("max_new_tokens", "5"), ("temperature", "hot"), ("seed", 1.5)]
+    ("field", "value"),
+    [("prompt", None), ("prompt", 3), ("max_new_tokens", "5"), ("temperature", "hot"), ("seed", 1.5)],
 )
 async def test_wrong_fields_are_named(server: Server, field: str, value: object) -> None:
     answer = await server.http.post("/generate", json={"model": "echo", "prompt": "x", field: value})

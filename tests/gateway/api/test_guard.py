@@ -43,12 +43,16 @@ async def test_health_is_open(start: Start) -> None:
     assert await asked(await start(KEYS), "/health") == (200, "")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:99", "localhost", "LOCALHOST:8484", "[::1]:8484", "192.168.1.7", "a.localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:99", "localhost", "LOCALHOST:8484", "[::1]:8484", "192.168.1.7", "a.localhost"]
+)
 async def test_hosts_that_name_this_machine(server: Server, host: str) -> None:
     assert await asked(server, Host=host) == (200, "")
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8484", "localhost.evil.example", "", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8484", "localhost.evil.example", "", "127.0.0.1.evil.example"]
+)
 async def test_other_hosts_are_refused(server: Server, host: str) -> None:
     assert await asked(server, Host=host) == (403, "host_not_allowed")
 

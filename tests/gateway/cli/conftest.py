@@ -49,6 +49,7 @@ class Home:
         """`bain ARGUMENTS` without a terminal."""
         return subprocess.run(
             [sys.executable, "-m", "bainmarie", *arguments],
+            check=False,
             input=stdin,
             capture_output=True,
             text=True,
@@ -90,9 +91,10 @@ class Home:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """No gateway runs on it, unless the test also asks for `gateway`."""
+def home(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Home:
+    """Shares the kept environments. No gateway runs on it but those that a test starts."""
     path = tmp_path_factory.mktemp("home")
+    (path / "environments").symlink_to(kept_home / "environments", target_is_directory=True)
     (path / "bain.yaml").write_text(json.dumps(CONFIGURATION))
     return Home(path)
 

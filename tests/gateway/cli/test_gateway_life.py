@@ -143,7 +143,7 @@ def test_a_gateway_for_one_call_ends_when_its_caller_is_killed(home) -> None:
     worker = next(child for child in gateway.children(recursive=True) if not child.children())
     chat.kill(signal.SIGKILL)
     chat.wait()
-    gone, left = psutil.wait_procs([gateway, worker], timeout=10)
+    _, left = psutil.wait_procs([gateway, worker], timeout=10)
     assert left == []
 
 

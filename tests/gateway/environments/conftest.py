@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.progress import Progress
 

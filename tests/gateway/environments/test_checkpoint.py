@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.checkpoint import check_model_files
 from bainmarie.errors import LoadFailed

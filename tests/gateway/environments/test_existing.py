@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import uv
+
 from bainmarie.environments.environment import interpreter_in
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore

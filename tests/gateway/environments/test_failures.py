@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from bainmarie.environments.failures import cause_lines, pytorch_index_unreachable, uv_failed
 
 UNREACHABLE = """error: Request failed after 3 retries in 5.2s

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from bainmarie.environments.indexes import indexes, without_credentials
 from bainmarie.environments.lock import INDEX_FALLBACK, wish_digest
 from bainmarie.environments.spec import EnvironmentSpec

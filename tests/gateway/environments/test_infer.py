@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.infer import BITSANDBYTES, PEFT, TORCH, TRANSFORMERS, engine_needs, infer
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from bainmarie.environments.environment import MARKER
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore
@@ -169,26 +170,44 @@ async def test_one_of_two_callers_leaves_and_the_build_goes_on(
     assert "resolve" not in {progress.stage for progress in seen}, "it joined the build that was under way"
 
 
-async def test_the_last_caller_leaves_and_the_build_ends(tmp_path: Path, spec: EnvironmentSpec) -> None:
+async def test_the_last_caller_leaves_and_the_build_ends(tmp_path: Path, make_wheel: Callable[..., Path]) -> None:
+    """The build is caught in the preflight, in a package whose import says that it runs and never ends."""
+    fifo = tmp_path / "imported"
+    os.mkfifo(fifo)
+    source = f"import time\nwith open({str(fifo)!r}, 'w') as file:\n    file.write('yes')\ntime.sleep(600)\n"
+    spec = EnvironmentSpec(name="slow", packages=("peft",), find_links=(str(make_wheel("peft", "1.0", source)),))
     store = EnvironmentStore(tmp_path)
-    installing = asyncio.Event()
-
-    def report(progress: Progress) -> None:
-        if progress.stage == "download":
-            installing.set()
-
-    task = asyncio.create_task(store.ensure(spec, report))
-    await installing.wait()
+    task = asyncio.create_task(store.ensure(spec, lambda progress: None))
+    assert await asyncio.to_thread(fifo.read_text) == "yes"
     before = psutil.Process().children(recursive=True)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert before, "uv was running"
-    assert not [process for process in before if process.is_running()]
+    _, alive = psutil.wait_procs(before, timeout=10)
+    assert len(before) >= 2
+    assert not alive
     assert store.find(spec) is None
-    assert [path for path in (tmp_path / "environments").iterdir() if path.name != "locks"] == []
-    again: list[Progress] = []
-    assert (await store.ensure(spec, again.append)).versions["six"] == "1.16.0"
+    assert [path.name for path in (tmp_path / "environments").iterdir()] == ["locks"]
+
+
+async def test_cancel_at_any_step_leaves_nothing(tmp_path: Path, spec: EnvironmentSpec) -> None:
+    for step in range(12):
+        store = EnvironmentStore(tmp_path / str(step))
+        events = asyncio.Semaphore(0)
+        task = asyncio.create_task(store.ensure(spec, lambda progress, events=events: events.release()))
+        for _ in range(step // 2):
+            await events.acquire()
+        for _ in range(step % 2):
+            await asyncio.sleep(0)
+        children = psutil.Process().children(recursive=True)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive
+        assert store.list() == []
+        assert not [path for path in (tmp_path / str(step)).glob("environments/*") if path.name != "locks"]
+    assert (await store.ensure(spec, lambda progress: None)).versions["six"] == "1.16.0"
 
 
 async def test_asking_while_an_abandoned_build_ends(
@@ -298,3 +317,22 @@ async def test_marker_says_what_was_built_and_no_secret(
     assert "tiny==1.0 \\\n    --hash=sha256:" in record["lock"]
     assert "secret-token" not in text
     assert str(wheels) not in record["lock"]
+
+
+async def test_changed_file_is_refused(
+    tmp_path: Path, seen: list[Progress], make_wheel: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    wheels = make_wheel("changing", "1.0")
+    spec = EnvironmentSpec(name="local", packages=("changing",), find_links=(str(wheels),))
+    store = EnvironmentStore(tmp_path)
+    environment = await store.ensure(spec, seen.append)
+    assert environment.path is not None
+    (environment.path / MARKER).unlink()
+    make_wheel("changing", "1.0", source="print('not what was locked')\n")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cold-cache"))
+    with pytest.raises(EnvironmentFailed) as failure:
+        await store.ensure(spec, seen.append)
+    assert failure.value.code == "hash_mismatch"
+    assert "changing" in failure.value.message
+    assert store.list() == []

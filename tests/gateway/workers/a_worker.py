@@ -76,6 +76,8 @@ def before(do: dict[str, Any]) -> None:
 def detach(file: str) -> None:
     if os.fork():
         os.wait()
+        while not os.path.exists(file):
+            time.sleep(0.001)
         return
     os.setsid()
     if os.fork():

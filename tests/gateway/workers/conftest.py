@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import runpy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,57 +13,22 @@ import psutil
 import pytest
 import pytest_asyncio
 
-import bainmarie_protocol
 from bainmarie.catalog import Catalog, ModelSpec
-from bainmarie.engines.python_worker import log_path, served
 from bainmarie.events import EventBus
 from bainmarie.progress import Progress, Report
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.launch import LaunchSpec, LocalLauncher
 from bainmarie.workers.limits import Limits
-from bainmarie.workers.sockets import socket_path
 from bainmarie.workers.supervisor import Supervisor
-from bainmarie_protocol import WorkerConfig
 
-A_WORKER = Path(__file__).with_name("a_worker.py")
-PROTOCOL = Path(bainmarie_protocol.__file__).parents[1]
-
-
-def model(name: str = "m", adapter: str | None = None, keep_alive: float | None = None, **options: Any) -> ModelSpec:
-    """A catalog entry whose worker is `a_worker.py` with these options."""
-    return ModelSpec(
-        name=name,
-        engine="fake",
-        model="/nowhere",
-        adapter=adapter,
-        keep_alive=keep_alive,
-        options=tuple(sorted(options.items())),
-    )
+_KIT = runpy.run_path(str(Path(__file__).with_name("kit.py")))
+model: Callable[..., ModelSpec] = _KIT["model"]
+launch_spec: Callable[[Sequence[ModelSpec], Path], LaunchSpec] = _KIT["launch_spec"]
 
 
 @pytest.fixture(name="model")
 def model_fixture() -> Callable[..., ModelSpec]:
     return model
-
-
-def launch_spec(models: Sequence[ModelSpec], home: Path) -> LaunchSpec:
-    config = WorkerConfig(
-        name=models[0].name,
-        engine="fake",
-        model=models[0].model,
-        models=tuple(served(m) for m in models),
-        socket=socket_path(home, models[0].worker_key),
-        options=dict(models[0].options),
-    )
-    program = f"import sys, runpy; sys.path[:0] = [{str(PROTOCOL)!r}]; runpy.run_path({str(A_WORKER)!r}, run_name='__main__')"
-    return LaunchSpec(
-        argv=(sys.executable, "-I", "-S", "-c", program),
-        env={"PATH": os.environ["PATH"]},
-        config=config,
-        log=log_path(models, home),
-        cwd=home,
-        environment="digest",
-    )
 
 
 @pytest.fixture(name="launch_spec")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ WAY = ["preparing", "starting", "loading", "ready"]
 
 def starts(file: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+async def rest(response: Any, into: list[bytes] | None = None) -> None:
+    """Reads a response to its end."""
+    async for chunk in response:
+        if into is not None:
+            into.append(chunk)
 
 
 async def test_a_lease_starts_the_worker_and_tells_every_state(kitchen: Any, model: Any) -> None:
@@ -108,7 +116,8 @@ async def test_a_crash_while_loading_shows_the_end_of_the_log(kitchen: Any, mode
 
 async def test_a_failed_model_is_tried_again_after_its_gap(kitchen: Any, model: Any, tmp_path: Path) -> None:
     k = await kitchen(
-        model(starts=str(tmp_path / "starts"), crash_at_load=True), back_off=BackOff(first=0.05, longest=0.05, crashes=2)
+        model(starts=str(tmp_path / "starts"), crash_at_load=True),
+        back_off=BackOff(first=0.05, longest=0.05, crashes=2),
     )
     for _ in range(40):
         with pytest.raises(LoadFailed):
@@ -150,8 +159,6 @@ async def test_a_defect_in_the_preparation_fails_and_hangs_nobody(kitchen: Any, 
 
 
 async def test_a_program_that_is_not_there(kitchen: Any, model: Any, launch_spec: Any, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     async def prepare(models: Any, report: object) -> object:
         return replace(launch_spec(models[0]), argv=("/no/such/program",))
 
@@ -219,12 +226,11 @@ async def test_unload_waits_for_requests_and_new_ones_start_anew(kitchen: Any, m
 
 async def test_unload_waits_no_longer_than_its_limit(kitchen: Any, model: Any) -> None:
     k = await kitchen(model(), limits=Limits(drain=0.2, grace=1))
-    with pytest.raises(WorkerDied):
-        async with k.supervisor.lease("m") as lease:
-            async with lease.client.request("POST", "/v1/chat/completions", b'{"chunks": 100, "gap": 0.1}') as response:
-                await k.supervisor.unload("m")
-                async for _ in response:
-                    pass
+    async with k.supervisor.lease("m") as lease:
+        async with lease.client.request("POST", "/v1/chat/completions", b'{"chunks": 100, "gap": 0.1}') as response:
+            await k.supervisor.unload("m")
+            with pytest.raises(WorkerDied):
+                await rest(response)
 
 
 async def test_unload_ends_a_load_and_those_who_wait_are_told(kitchen: Any, model: Any) -> None:
@@ -262,12 +268,11 @@ async def test_unload_forgets_a_failure(kitchen: Any, model: Any, tmp_path: Path
 
 async def test_a_killed_worker(kitchen: Any, model: Any, tmp_path: Path) -> None:
     k = await kitchen(model(starts=str(tmp_path / "starts")), back_off=BackOff(first=0.3))
-    with pytest.raises(WorkerDied):
-        async with k.supervisor.lease("m") as lease:
-            async with lease.client.request("POST", "/v1/chat/completions", b'{"chunks": 100, "gap": 0.1}') as response:
-                os.kill(k.supervisor.status_of("m").pid, signal.SIGKILL)
-                async for _ in response:
-                    pass
+    async with k.supervisor.lease("m") as lease:
+        async with lease.client.request("POST", "/v1/chat/completions", b'{"chunks": 100, "gap": 0.1}') as response:
+            os.kill(k.supervisor.status_of("m").pid, signal.SIGKILL)
+            with pytest.raises(WorkerDied):
+                await rest(response)
     await k.until("m", "failed")
     error = k.supervisor.status_of("m").last_error
     assert error.code == "worker_died"
@@ -284,14 +289,13 @@ async def test_a_killed_worker(kitchen: Any, model: Any, tmp_path: Path) -> None
 
 async def test_a_worker_that_dies_in_the_middle_of_its_answer(kitchen: Any, model: Any) -> None:
     k = await kitchen(model(say="my last words"))
-    got = b""
+    got: list[bytes] = []
     async with k.supervisor.lease("m") as lease:
         body = b'{"chunks": 10, "gap": 0.02, "die_after": 4}'
         async with lease.client.request("POST", "/v1/chat/completions", body) as response:
             with pytest.raises(WorkerDied) as caught:
-                async for chunk in response:
-                    got += chunk
-    assert got == b"0\n1\n2\n3\n"
+                await rest(response, got)
+    assert b"".join(got) == b"0\n1\n2\n3\n"
     assert caught.value.log_tail == "my last words"
 
 
@@ -351,6 +355,16 @@ async def test_unload_of_the_last_adapter_ends_the_worker(kitchen: Any, model: A
     assert [s.state for s in k.supervisor.status()] == ["unloaded", "unloaded"]
 
 
+async def test_unload_of_an_idle_adapter_leaves_a_load_alone(kitchen: Any, model: Any) -> None:
+    k = await kitchen(model("m", load_seconds=0.3), model("a", adapter="/a", load_seconds=0.3))
+    caller = asyncio.create_task(k.chat("m", n=1))
+    await k.until("m", "loading")
+    assert k.supervisor.status_of("a").state == "unloaded"
+    await k.supervisor.unload("a")
+    assert await caller == {"n": 1}
+    assert k.states("m") == WAY
+
+
 async def test_two_workers_live_apart(kitchen: Any, model: Any) -> None:
     k = await kitchen(model("one", say="1"), model("two", say="2"))
     await asyncio.gather(k.chat("one"), k.chat("two"))
@@ -366,7 +380,7 @@ async def test_memory_is_measured(kitchen: Any, model: Any) -> None:
     k = await kitchen(model())
     await k.chat()
     async with asyncio.timeout(10):
-        while not k.supervisor.status_of("m").memory_bytes:
+        while not k.supervisor.status_of("m").memory_bytes:  # noqa: ASYNC110 (asking is what makes it measured)
             await asyncio.sleep(0.01)
     assert 1_000_000 < k.supervisor.status_of("m").memory_bytes < 200_000_000
 
@@ -388,3 +402,17 @@ async def test_close_ends_all_and_refuses_new_leases(kitchen: Any, model: Any) -
         await k.chat("one")
     with pytest.raises(BainError):
         await waiting
+
+
+async def test_who_waits_for_a_fresh_start_does_not_outlive_close(kitchen: Any, model: Any) -> None:
+    k = await kitchen(model(ignore_term=True), limits=Limits(grace=0.3))
+    await k.chat()
+    unload = asyncio.create_task(k.supervisor.unload("m"))
+    await k.until("m", "stopping")
+    late = asyncio.create_task(k.chat())
+    await asyncio.sleep(0)
+    await k.supervisor.close()
+    with pytest.raises(OverCapacity):
+        await late
+    await unload
+    assert k.supervisor.status_of("m").state == "unloaded"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,34 +11,47 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from bainmarie.api import generate, openai, operations, page, residency
+from bainmarie.agent.policy import Rule, ToolSettings
+from bainmarie.agent.runs import Runs
+from bainmarie.agent.worker_chat import WorkerModels
+from bainmarie.api import generate, openai, operations, page, residency, runs
 from bainmarie.api.errors import EXCEPTION_HANDLERS
 from bainmarie.api.guard import Guard
 from bainmarie.api.parts import GatewayInfo, Parts
 from bainmarie.environments.store import EnvironmentStore
 from bainmarie.events import EventBus
 from bainmarie.settings import Settings
+from bainmarie.store.database import Database
 from bainmarie.workers.launch import LocalLauncher
 from bainmarie.workers.supervisor import Supervisor
+from bainmarie.workers.worker import Prepare
+
+_log = logging.getLogger(__name__)
+
+DATABASE = "bainmarie.sqlite3"
+"""In the home: runs, their items and approvals."""
 
 
 def build_parts(
     settings: Settings,
     home: Path,
+    gateway: GatewayInfo,
     *,
-    gateway: GatewayInfo | None = None,
     closing: asyncio.Event | None = None,
     stop: Callable[[], None] = lambda: None,
+    prepare: Prepare | None = None,
 ) -> Parts:
-    """Everything the routes need, for one home. Nothing is started yet."""
+    """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
     catalog, events = settings.catalog(), EventBus()
-    supervisor = Supervisor(catalog, EnvironmentStore(home), LocalLauncher(), home, events)
+    supervisor = Supervisor(catalog, EnvironmentStore(home), LocalLauncher(), home, events, prepare=prepare)
+    database = Database(home / DATABASE)
     return Parts(
         settings=settings,
         home=home,
-        gateway=gateway or GatewayInfo(address="", home=str(home)),
+        gateway=gateway,
         catalog=catalog,
         supervisor=supervisor,
+        runs=Runs(database, WorkerModels(supervisor), catalog, tool_settings(settings), events.publish),
         events=events,
         closing=closing or asyncio.Event(),
         stop=stop,
@@ -45,14 +59,19 @@ def build_parts(
 
 
 def build_app(parts: Parts) -> Starlette:
-    """The ASGI application. Its lifespan ends every worker."""
+    """The ASGI application. Its lifespan marks the runs that a crash cut off, and at the end stops runs and workers.
+
+    What keeps it from starting is left in `app.state.failure`: the server says only that it did not start.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
+            await _recover(app, parts)
             yield
         finally:
             parts.closing.set()
+            await parts.runs.close()
             await parts.supervisor.close()
 
     gateway = parts.settings.gateway
@@ -61,6 +80,7 @@ def build_app(parts: Parts) -> Starlette:
             *openai.routes(parts),
             *generate.routes(parts),
             *residency.routes(parts),
+            *runs.routes(parts.runs, parts.closing),
             *operations.routes(parts),
             *page.routes(),
         ],
@@ -70,3 +90,25 @@ def build_app(parts: Parts) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+async def _recover(app: Starlette, parts: Parts) -> None:
+    try:
+        interrupted = await parts.runs.recover()
+    except Exception as error:
+        app.state.failure = error
+        raise
+    if interrupted:
+        _log.warning("%d runs were cut off when the gateway ended the last time", interrupted)
+
+
+def tool_settings(settings: Settings) -> ToolSettings:
+    """The part of the configuration that runs need."""
+    tools = settings.tools
+    return ToolSettings(
+        approval=tools.approval,
+        rules=tuple(Rule(rule.tool, rule.action) for rule in tools.rules),
+        max_iterations=tools.max_iterations,
+        workspace=Path(tools.workspace) if tools.workspace else None,
+        time_limit=tools.time_limit,
+    )

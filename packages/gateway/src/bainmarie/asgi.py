@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
@@ -84,7 +84,8 @@ class EventStream:
         self._heartbeat = HEARTBEAT_SECONDS if heartbeat else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await while_connected(receive, self._send(send))
+        with suppress(ClientLeft):  # the answer has begun: leaving is how clients end a stream
+            await while_connected(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         headers = list(EVENT_STREAM_HEADERS)

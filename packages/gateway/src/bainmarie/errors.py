@@ -81,6 +81,7 @@ class ConfigurationError(BainError):
     """`message` begins with `file:line:column:` where the place is known."""
 
     exit_code = 3
+    type = "configuration_error"
     code = "configuration"
 
 
@@ -108,12 +109,14 @@ class LoadFailed(BainError):
 class WorkerDied(BainError):
     status = 502
     exit_code = 6
+    type = "worker_error"
     code = "worker_died"
 
 
 class GatewayUnreachable(BainError):
     status = 503
     exit_code = 7
+    type = "gateway_error"
     code = "gateway_unreachable"
 
 

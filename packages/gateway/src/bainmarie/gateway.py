@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from bainmarie.api.parts import GatewayInfo
 from bainmarie.app import build_app, build_parts
-from bainmarie.errors import GatewayUnreachable
+from bainmarie.errors import BainError, GatewayUnreachable
 from bainmarie.listening import bind, reachable
 from bainmarie.settings import Settings
 
@@ -71,9 +71,10 @@ def _serve(
 ) -> None:
     server: _Server
     closing = asyncio.Event()
-    parts = build_parts(settings, home, gateway=info, closing=closing, stop=lambda: server.stop())  # noqa: PLW0108 - made below
+    parts = build_parts(settings, home, info, closing=closing, stop=lambda: server.stop())  # noqa: PLW0108 - made below
+    app = build_app(parts)
     config = uvicorn.Config(
-        build_app(parts),
+        app,
         http="httptools",
         ws="none",
         log_config=None,
@@ -95,9 +96,17 @@ def _serve(
     with _stopped_by_signals(server):
         try:
             server.run(sockets=[listener])
+        except SystemExit:  # uvicorn's way to say that the application did not start
+            raise _failed_start(getattr(app.state, "failure", None)) from None
         finally:
             file.unlink(missing_ok=True)
     _log.info("gateway stopped")
+
+
+def _failed_start(cause: Exception | None) -> BainError:
+    if isinstance(cause, BainError):
+        return cause
+    return GatewayUnreachable(f"the gateway did not start: {cause}", hint="Its log tells more.")
 
 
 class _Server(uvicorn.Server):

@@ -184,7 +184,7 @@ class _Narrator:
 
         if self._approval is None:
             self.log(f"denied {tool}: it needs approval and there is no approval_callback")
-            return Decision(False, reason="Nobody is there to ask.")
+            return Decision(False)
         answer = self._approval(tool, arguments)
         return Decision(bool(answer), "session" if answer == "always" else "once")
 

@@ -1,7 +1,7 @@
 """The worker process, started as `python -I -c BOOTSTRAP` (the import path, then `__main__.main()`).
 
 stdin     First line: a `WorkerConfig` as JSON. Then nothing; its end means "nobody needs you": the process ends at
-          once, also in the middle of a load.
+          once with status 0, also in the middle of a load (there by SIGIO where the system can, see exit).
 stdout    Event lines only (`bainmarie_protocol.events`), in this order:
           `Listening`   the socket accepts connections; requests get 503 `loading`. Before torch is imported
           `Progress`    any number, while the model loads (and later, while an adapter loads)
@@ -13,7 +13,7 @@ socket    `WorkerConfig.socket`, mode 0600, made anew if it is there already and
           empty, a free loopback port that `Listening` names, with the token.
 SIGTERM   Takes no more connections, cancels what runs, exit status 0 (SIGINT alike).
 exit      0 asked to stop · 1 `Failed` was sent · 2 the configuration line is wrong · 70 the fake engine's crash.
-          A signal's status when something outside has ended it; SIGIO is the end of stdin.
+          A signal's status when something outside has ended it; SIGIO (Linux) is the end of stdin during the load.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import sys
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from bainmarie_protocol import Failed, Listening, Ready, WorkerConfig
 
+from bainmarie_protocol import Failed, Listening, Ready, WorkerConfig
 from bainmarie_worker import lifeline
 from bainmarie_worker.announce import Announcer
 from bainmarie_worker.engine.engine import Engine, Report, Runner
@@ -52,12 +52,15 @@ def main() -> None:
         _exit(2)
     with _bound(config) as listener:
         lifeline.hold(stdin, lambda: _remove(config.socket))
-        code = asyncio.run(_serve(config, listener, announcer))
+        lifeline.end_without_gil(stdin, True)
+        code = asyncio.run(_serve(config, listener, announcer, lambda: lifeline.end_without_gil(stdin, False)))
     _exit(code)
 
 
-async def _serve(config: WorkerConfig, listener: socket.socket, announcer: Announcer) -> int:
-    """Serves until told to stop; the exit status."""
+async def _serve(
+    config: WorkerConfig, listener: socket.socket, announcer: Announcer, on_loaded: Callable[[], None]
+) -> int:
+    """Serves until told to stop; the exit status. `on_loaded` comes just before `Ready`."""
     engine = Engine(_loader(config), queue_limit=config.queue)
     app = build_app(engine, Served(config.models), config.token)
     port = 0 if config.socket else listener.getsockname()[1]
@@ -66,7 +69,11 @@ async def _serve(config: WorkerConfig, listener: socket.socket, announcer: Annou
 
     def listening() -> None:
         announcer.send(Listening(os.getpid(), port))
-        engine.start(announcer.progress, lambda: announcer.send(Ready(engine.info)), failed)
+        engine.start(announcer.progress, ready, failed)
+
+    def ready() -> None:
+        on_loaded()
+        announcer.send(Ready(engine.info))
 
     def failed(error: LoadError) -> None:
         announcer.send(Failed(error.code, error.message, error.hint))

@@ -6,11 +6,11 @@ alone. Adapters are known by their directory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
 from bainmarie_protocol import Progress
-
 from bainmarie_worker import files
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.engine.sequence import Adapter
@@ -59,6 +59,8 @@ class Adapters:
                 f"the adapter {path} needs peft, which cannot be imported: {error}",
                 "Add peft to the packages of the model's environment.",
             ) from error
+        with contextlib.suppress(ImportError):
+            import torch.distributed.tensor  # noqa: F401 - peft 0.21 uses it and trusts transformers to import it
         self._made += 1
         name = f"adapter{self._made}"
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from bainmarie_protocol import ServedModel
-
 from bainmarie_worker.engine.engine import Runner
 from bainmarie_worker.engine.sequence import Sequence
 from bainmarie_worker.errors import RequestError

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
-
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.sequence import Finish, Sequence
 from bainmarie_worker.errors import LoadError

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from bainmarie_protocol import Progress
-
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
 import threading
@@ -31,12 +30,11 @@ def read_line(fd: int) -> str:
 
 
 def hold(fd: int, clean_up: Callable[[], None]) -> None:
-    """From now on the process ends when `fd` does, within a moment: with exit status 0 after `clean_up`, or by SIGIO.
+    """From now on the process ends when `fd` does: `clean_up`, then exit status 0, within a moment.
 
-    A thread waits for the end, but it needs the GIL, which C code may hold for many seconds. So on Linux the kernel is
-    asked for SIGIO when the pipe's writer is gone: its default ends the process at once, without `clean_up`.
+    A thread waits for the end. It needs the GIL, which C code may keep for many seconds while a model loads: see
+    `end_without_gil`.
     """
-    _ask_kernel(fd)
 
     def wait() -> None:
         while os.read(fd, 4096):
@@ -47,12 +45,15 @@ def hold(fd: int, clean_up: Callable[[], None]) -> None:
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
-def _ask_kernel(fd: int) -> None:
-    """Only for pipes: a terminal's every key would be a signal."""
+def end_without_gil(fd: int, wanted: bool) -> None:
+    """While wanted, the kernel ends the process by SIGIO when the writer of `fd` is gone, without any clean-up.
+
+    Only for pipes, and only on Linux; elsewhere it does nothing. (A terminal's every key would be a signal.)
+    """
     if not sys.platform.startswith("linux") or not stat.S_ISFIFO(os.fstat(fd).st_mode):
         return
     import fcntl
 
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if wanted else flags & ~os.O_ASYNC)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
-
 from bainmarie_worker import files, hub
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
@@ -42,15 +41,18 @@ class Loaded:
 
 
 def load(config: WorkerConfig, report: Report) -> Loaded:
-    """Loads the base model of `config`. Never falls back: a device or quantization that is not there is an error."""
+    """Loads the base model of `config`. Never falls back: a device or quantization that is not there is an error.
+
+    What the files can tell is judged first, before seconds go into imports.
+    """
+    directory = hub.locate(config.model, report)
+    settings = files.model_config(directory)
+    paths = files.weight_files(directory)
     report(Progress("imports", detail="torch, transformers"))
     torch = _import("torch")
     transformers = _import("transformers")
     _set_threads(torch)
     report(Progress("config"))
-    directory = hub.locate(config.model, report)
-    settings = files.model_config(directory)
-    paths = files.weight_files(directory)
     _check_architecture(config, settings, transformers)
     device = _device(torch, config.device)
     try:

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable
 
 from bainmarie_protocol import ServedModel
-
 from bainmarie_worker.errors import RequestError
 
 

@@ -6,13 +6,13 @@ import hmac
 from collections.abc import AsyncIterator
 from typing import Any, Union
 
-from bainmarie_protocol import ServedModel, paths
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bainmarie_protocol import ServedModel, paths
 from bainmarie_worker import tool_parsers
 from bainmarie_worker.chat import chat_sequence, completion_sequence
 from bainmarie_worker.disconnect import EventStream, endpoint

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 from bainmarie_protocol import Progress, WorkerConfig
-
 from bainmarie_worker.engine.engine import Report, Runner
 from bainmarie_worker.engine.sequence import Sequence
 from bainmarie_worker.loading import load

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from bainmarie_protocol import Progress
-
 from bainmarie_worker.engine.engine import Report
 
 

@@ -15,7 +15,7 @@ from bainmarie.agent.items import ApprovalDecided, ApprovalRequested, Choice, Sc
 from bainmarie.agent.tools.tool import Arguments, Tool, canonical_hash
 from bainmarie.errors import ApprovalFailed, NotFound
 from bainmarie.store import approvals as rows
-from bainmarie.store.approvals import ApprovalRequest, Grant
+from bainmarie.store.approvals import ApprovalRequest
 from bainmarie.store.clock import now
 from bainmarie.store.database import Database
 from bainmarie.store.runs import append
@@ -47,10 +47,6 @@ class Approvals:
 
         await self._database.call(work)
         return request
-
-    async def about(self, call_id: str) -> ApprovalRequest | None:
-        """The question about a call as it stands, None where nobody was asked or the question was withdrawn."""
-        return await self._database.call(lambda connection: rows.latest(connection, call_id))
 
     async def wait(self, approval_id: str) -> ApprovalRequest:
         """The request when it is no longer open. Cancelling the wait leaves it open."""
@@ -98,10 +94,6 @@ class Approvals:
     async def open(self) -> list[ApprovalRequest]:
         """Every question that waits for a person, the oldest first."""
         return await self._database.call(rows.waiting)
-
-    async def grants(self, session: str) -> list[Grant]:
-        """The tools that were allowed for the whole session."""
-        return await self._database.call(lambda connection: rows.grants(connection, session))
 
     async def withdraw(self, run_id: str) -> None:
         """Take back the run's open questions: it is over."""

@@ -14,7 +14,7 @@ from bainmarie.agent.policy import Action, Rule, decide
 from bainmarie.agent.timings import Stopwatch
 from bainmarie.agent.tools import arguments as argument_check
 from bainmarie.agent.tools.tool import Arguments, Outcome, Tool, ToolFailed, Toolset, canonical_hash
-from bainmarie.store.runs import Binding, JournalEntry, RunStore
+from bainmarie.store.runs import Binding, RunStore, Standing
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Calls:
         self._store = store
         self._policy = policy
         self._emit = emit
+        self._standing = Standing({}, {}, ())
 
     async def settle(self, calls: Sequence[ToolCall], watch: Stopwatch) -> list[Ready | ToolResult] | None:
         """For each call in order: ready to run, or its result without a run. None where a person must decide first.
@@ -70,8 +71,8 @@ class Calls:
         Questions are asked one after the other, so that "always in this session" answers the later ones; where nobody
         is there, all of them are saved at once.
         """
-        journal = await self._store.journal(self._run_id)
-        settled = [await self._settle(call, journal.get(call.id), watch) for call in calls]
+        self._standing = await self._look()
+        settled = [await self._settle(call, watch) for call in calls]
         known = [one for one in settled if one is not None]
         return known if len(known) == len(settled) else None
 
@@ -84,7 +85,11 @@ class Calls:
         await self._store.finish(ready.call.id, outcome, watch.last_tool_seconds())
         return ToolResult(ready.call.id, outcome.status, outcome.text)
 
-    async def _settle(self, call: ToolCall, entry: JournalEntry | None, watch: Stopwatch) -> Ready | ToolResult | None:
+    async def _look(self) -> Standing:
+        return await self._store.standing(self._run_id, self._policy.session)
+
+    async def _settle(self, call: ToolCall, watch: Stopwatch) -> Ready | ToolResult | None:
+        entry = self._standing.journal.get(call.id)
         if entry is not None and entry.outcome is not None:
             return ToolResult(call.id, entry.outcome.status, entry.outcome.text)
         tool = next((tool for tool in self._toolset.definitions() if tool.name == call.name), None)
@@ -101,9 +106,9 @@ class Calls:
         return await self._permitted(Ready(call, tool, arguments, again=interrupted), watch)
 
     async def _permitted(self, ready: Ready, watch: Stopwatch) -> Ready | ToolResult | None:
-        request = await self._approvals.about(ready.call.id)
+        request = self._standing.approvals.get(ready.call.id)
         if request is None:
-            match await self._action(ready.tool):
+            match self._action(ready.tool):
                 case "allow":
                     return ready
                 case "deny":
@@ -116,6 +121,7 @@ class Calls:
                 return None
             with watch.waiting():
                 request = await self._approvals.wait(request.id)
+            self._standing = await self._look()
             choice: Choice = "approve" if request.state == "approved" else "deny"
             self._saved(ApprovalDecided(request.id, ready.call.id, choice, request.scope, request.reason))
         return ready if request.state == "approved" else _denied(ready.call, request.reason)
@@ -123,9 +129,9 @@ class Calls:
     def _saved(self, item: Item) -> None:
         self._emit(RunEvent("item", to_json(item)))
 
-    async def _action(self, tool: Tool) -> Action:
+    def _action(self, tool: Tool) -> Action:
         policy = self._policy
-        action = decide(tool, policy.rules, await self._approvals.grants(policy.session), policy.default)
+        action = decide(tool, policy.rules, self._standing.grants, policy.default)
         nobody = not policy.interactive and policy.default == "deny"
         return "deny" if action == "ask" and nobody else action
 

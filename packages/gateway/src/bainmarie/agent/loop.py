@@ -65,28 +65,32 @@ class Loop:
 
     async def run(self) -> Ending:
         """Go on until the run ends. When cancelled, calls that were running are journalled as interrupted."""
+        items = await self._store.items(self._run_id)
         try:
-            while (ending := await self.step()) is None:
-                continue
-            return ending
+            while True:
+                ending = ended(items, self._max_iterations) or await self.step(items)
+                if ending is not None:
+                    return ending
         except BaseException:
             await asyncio.shield(self._store.interrupt(self._run_id))
             raise
 
-    async def step(self) -> Ending | None:
-        """One iteration: the model has its turn, unless calls are open; then these are answered."""
+    async def step(self, items: list[Item]) -> Ending | None:
+        """One iteration: the model has its turn, unless calls are open; then these are answered.
+
+        `items` are all that is saved; what is saved here is added to them. None where the run goes on.
+        """
         watch = Stopwatch()
-        items = await self._store.items(self._run_id)
-        if ending := ended(items, self._max_iterations):
-            return ending
         try:
             if not history.unanswered(items):
                 items += await self._turn(items, watch)
-            settled = await self._calls.settle(history.unanswered(items), watch)
+            if not (asked := history.unanswered(items)):
+                return None
+            settled = await self._calls.settle(asked, watch)
             if settled is None:
                 return Ending("requires_action", _text(items))
             items += await self._answer(settled, watch)
-            return ended(items, self._max_iterations)
+            return None
         finally:
             self._timings.append(watch.timing(_iteration(items)))
 

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Seq
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bainmarie_protocol import paths
-
 from bainmarie.agent.chat import AssistantMessage, Chat, OnDelta, ProposedCall, Usage
 from bainmarie.agent.history import ChatMessage
 from bainmarie.errors import WorkerDied
 from bainmarie.progress import Progress
+from bainmarie_protocol import paths
 
 if TYPE_CHECKING:
     from bainmarie.workers.client import WorkerClient

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from bainmarie.asgi import ClientLeft
-from bainmarie.errors import BadRequest, BainError, NotFound
+from bainmarie.errors import BadRequest, BainError, NotFound, OverCapacity
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +26,14 @@ class _NoSuchMethod(BadRequest):
 
 
 def answer(error: BainError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The error with its status. 503 comes with Retry-After, so that clients wait before they try again."""
-    if error.status == 503:
+    """The error with its status. A full queue says when to try again; other failures tell clients not to by themselves.
+
+    `x-should-retry` is what the OpenAI and Anthropic clients read: a model that cannot load would fail three times.
+    """
+    if isinstance(error, OverCapacity):
         headers = {"Retry-After": "5", **(headers or {})}
+    elif error.status >= 500:
+        headers = {"x-should-retry": "false", **(headers or {})}
     return JSONResponse(error.to_json(), error.status, dict(headers or {}))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from bainmarie_protocol import paths
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -14,6 +13,7 @@ from bainmarie.api.parts import Parts
 from bainmarie.asgi import while_connected
 from bainmarie.catalog import ModelSpec
 from bainmarie.workers.supervisor import Supervisor
+from bainmarie_protocol import paths
 
 DEFAULT_MODEL = "demo"
 

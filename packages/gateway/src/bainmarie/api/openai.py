@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bainmarie_protocol import paths
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -12,6 +11,7 @@ from bainmarie.api.body import read_body
 from bainmarie.api.parts import Parts
 from bainmarie.catalog import ModelSpec
 from bainmarie.workers.proxy import PassThrough
+from bainmarie_protocol import paths
 
 CREATED = 1767225600
 """OpenAI's clients want a time for each model; a model here has none, so all have this one (2026-01-01)."""

@@ -14,6 +14,7 @@ from bainmarie import __version__
 from bainmarie.events import EventBus
 
 if TYPE_CHECKING:
+    from bainmarie.agent.runs import Runs
     from bainmarie.catalog import Catalog
     from bainmarie.settings import Settings
     from bainmarie.workers.supervisor import Supervisor
@@ -40,6 +41,7 @@ class Parts:
     gateway: GatewayInfo
     catalog: Catalog
     supervisor: Supervisor
+    runs: Runs
     events: EventBus
     closing: asyncio.Event
     stop: Callable[[], None]

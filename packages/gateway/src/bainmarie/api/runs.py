@@ -112,7 +112,8 @@ class _Followed:
                 await JSONResponse(done)(scope, receive, send)
         finally:
             # Here, not in the generator: one that was never begun runs no `finally`.
-            if self._run.request.interactive:
+            # When the gateway stops, it is not the client that left: the run is interrupted then, and can be resumed.
+            if self._run.request.interactive and not self._closing.is_set():
                 self._run.cancel()
 
 

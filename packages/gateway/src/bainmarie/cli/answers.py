@@ -10,7 +10,6 @@ from bainmarie.errors import (
     ApprovalFailed,
     BadRequest,
     BainError,
-    EnvironmentFailed,
     LoadFailed,
     NotFound,
     OverCapacity,
@@ -30,7 +29,9 @@ def _kinds(kind: type[BainError]) -> Iterator[type[BainError]]:
 
 
 _BY_CODE = {kind.code: kind for kind in _kinds(BainError)}
-_BY_TYPE = {kind.type: kind for kind in (EnvironmentFailed, LoadFailed, OverCapacity)}
+_SHARED = (BainError.type, BadRequest.type)
+"""Types of several kinds."""
+_BY_TYPE = {kind.type: kind for kind in _kinds(BainError) if kind.type not in _SHARED}
 _BY_STATUS: dict[int, type[BainError]] = {
     401: Refused,
     403: Refused,

@@ -13,7 +13,6 @@ import click
 from bainmarie.cli import terminal
 
 QUESTION = "  [y] once  [a] always in this session  [n] no: "
-REFUSAL = "There is no terminal to ask on."
 
 
 @dataclass(frozen=True)
@@ -23,15 +22,9 @@ class Decision:
     approve: bool
     scope: str = "once"
     """`once`, or `session` for this tool in the rest of the run."""
-    reason: str = ""
 
     def to_json(self) -> dict[str, str]:
-        told = {"decision": "approve" if self.approve else "deny"}
-        if self.approve:
-            told["scope"] = self.scope
-        if self.reason:
-            told["reason"] = self.reason
-        return told
+        return {"decision": "approve", "scope": self.scope} if self.approve else {"decision": "deny"}
 
 
 ANSWERS = {
@@ -62,7 +55,7 @@ def decide(tool: str, arguments: Mapping[str, Any]) -> Decision:
             line = lines.readline()
             if not line:
                 terminal.say("")
-                return Decision(False, reason="The terminal was closed.")
+                return Decision(False)
             if decision := ANSWERS.get(line.strip().lower()):
                 return decision
 

@@ -27,6 +27,8 @@ QUESTION = "Who are you?"
 CHAIN = "Start with 17, add 5, then multiply the result by 3, subtract 4, add 100, multiply by 2, then subtract 7."
 WRITING = 'Write "hello" to hello.txt.'
 WRITTEN = "hello.txt"
+OTHER_COLUMNS = 46
+"""Width of the turns' table without the calls."""
 
 
 @dataclass
@@ -67,16 +69,13 @@ def demo() -> None:
 
 def _load(client: Client, console: Console, times: Times) -> None:
     from bainmarie.cli.loading import ensure_ready
+    from bainmarie.cli.smoke import describe
 
     _title(console, "1", "The model's environment, its process, its weights")
     (loaded,) = ensure_ready(client, [MODEL])
     times.steps.update(loaded.clock.seconds)
-    info = next(model for model in client.get("/api/status")["models"] if model["id"] == MODEL)
-    from bainmarie.cli.smoke import describe
-
-    took = f" after {terminal.duration(loaded.clock.total)}" if loaded.clock.total else " already"
-    console.print(f"{MODEL} is ready{took}")
-    console.print(describe(info.get("info") or {}), style="dim")
+    status = next(model for model in client.get("/api/status")["models"] if model["id"] == MODEL)
+    console.print(describe(status.get("info") or {}), style="dim")
 
 
 def _answer(client: Client, console: Console, times: Times) -> None:
@@ -148,10 +147,10 @@ def _decide(tool: str, arguments: Mapping[str, Any]) -> Decision:
 
 
 def _deny(tool: str, arguments: Mapping[str, Any]) -> Decision:
-    from bainmarie.cli.asking import REFUSAL, Decision
+    from bainmarie.cli.asking import Decision
 
     click.echo(f"Nobody is at the terminal, so {tool} is not approved.")
-    return Decision(False, reason=REFUSAL)
+    return Decision(False)
 
 
 def _tables(console: Console, times: Times) -> None:
@@ -168,7 +167,7 @@ def _tables(console: Console, times: Times) -> None:
     turns = Table(box=None, pad_edge=False, header_style="bold")
     turns.add_column("run", no_wrap=True)
     turns.add_column("turn", justify="right", no_wrap=True)
-    turns.add_column("call", no_wrap=True, overflow="ellipsis", ratio=1)
+    turns.add_column("call", no_wrap=True)
     for heading in ("model", "tools", "overhead"):
         turns.add_column(heading, justify="right", no_wrap=True)
     last = ""
@@ -176,7 +175,7 @@ def _tables(console: Console, times: Times) -> None:
         turns.add_row(
             name if name != last else "",
             str(timing["iteration"]),
-            calls,
+            terminal.shorten(calls, max(20, console.width - OTHER_COLUMNS)),
             *(terminal.precise(timing[f"{part}_seconds"]) for part in ("model", "tool", "overhead")),
         )
         last = name
@@ -188,7 +187,8 @@ def _farewell(url: str, console: Console, attended: bool, *, started: bool) -> b
     console.print()
     console.print(f"The API: {url}", style="bold")
     question = '{"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}'
-    click.echo(f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{question}'")
+    lines = (f"  curl {url}/v1/chat/completions", "-H 'Content-Type: application/json'", f"-d '{question}'")
+    click.echo(" \\\n    ".join(lines))
     if not started:
         console.print("This gateway ran before and goes on.", style="dim")
         return False

@@ -174,9 +174,9 @@ class Bars:
     def show(self, status: dict[str, Any], clock: StageClock) -> None:
         name, stage = status["id"], stage_of(status)
         told = status.get("progress") or {}
-        if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task("", model=name, detail="", total=None)
         if stage:
+            if name not in self.tasks:
+                self.tasks[name] = self.progress.add_task("", model=name, detail="", total=None)
             fraction = told.get("fraction")
             self.progress.update(
                 self.tasks[name],
@@ -185,7 +185,7 @@ class Bars:
                 completed=fraction or 0.0,
                 detail=terminal.shorten(str(told.get("detail") or ""), 40),
             )
-        elif line := _line(status, clock):
+        elif name in self.tasks and (line := _line(status, clock)):
             self.progress.console.print(f"{name}: {line}", style="green" if status["state"] == READY else "")
             self.progress.remove_task(self.tasks.pop(name))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bainmarie.errors import GatewayUnreachable
+from bainmarie.home import bain_home
 
 if TYPE_CHECKING:
     from bainmarie.settings import Settings
@@ -30,8 +31,6 @@ class RunningGateway:
 
 def home() -> Path:
     """The BAIN_HOME of this process."""
-    from bainmarie.settings import bain_home
-
     return bain_home(os.environ)
 
 

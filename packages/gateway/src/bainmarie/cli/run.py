@@ -92,7 +92,7 @@ def ask_or_deny(tool: str, arguments: Mapping[str, Any]) -> asking.Decision:
     if asking.can_ask():
         return asking.decide(tool, arguments)
     terminal.say(f"denied {tool}: it needs approval and there is no terminal to ask on. {ALLOW_HINT}")
-    return asking.Decision(False, reason=asking.REFUSAL)
+    return asking.Decision(False)
 
 
 def outcome(done: Mapping[str, Any]) -> int:

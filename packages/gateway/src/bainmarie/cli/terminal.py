@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import IO, TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from bainmarie.errors import BainError
 
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and newline, changes of the writing direction, halves of characters."""
 LOG_LINES = 12
 """Lines of a worker's log shown below an error."""
 
@@ -79,7 +82,7 @@ def shorten(text: str, length: int) -> str:
 
 def visible(text: str) -> str:
     """`text` with control characters written out, so that what a model says cannot steer the terminal."""
-    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def precise(seconds: float) -> str:

@@ -7,8 +7,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bainmarie_protocol import ServedModel, WorkerConfig
-
 from bainmarie import carried
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.environment import Environment
@@ -16,6 +14,7 @@ from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.variables import worker_variables
 from bainmarie.workers.launch import LaunchSpec
 from bainmarie.workers.sockets import socket_path
+from bainmarie_protocol import ServedModel, WorkerConfig
 
 
 def launch(

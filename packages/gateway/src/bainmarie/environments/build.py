@@ -132,6 +132,7 @@ class _Builder:
             cwd=self._path.parent,
             on_line=progress.line if progress else lambda line: None,
             keep_open=self._keep_open,
+            terminal=progress is not None,
         )
         if done.code != 0:
             raise uv_failed(step, self._spec.name, done.stderr)

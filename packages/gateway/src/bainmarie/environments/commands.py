@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
+from bainmarie.environments.pseudo_terminal import pseudo_terminal
+
 _TETHER = Path(__file__).with_name("tether.py")
-_LONGEST_LINE = 1 << 20
+_KEPT_LINES = 2000
+_LINE_END = re.compile(rb"[\r\n]+")
 _FOREIGN = (
     "VIRTUAL_ENV",
     "CONDA_",
@@ -52,43 +58,85 @@ async def run_command(
     cwd: Path,
     on_line: Callable[[str], None] = lambda line: None,
     keep_open: Sequence[int] = (),
+    terminal: bool = False,
 ) -> Finished:
     """Run to the end; `on_line` sees each line of stderr as it comes.
 
+    With `terminal`, stderr is a pseudo-terminal where the platform has one: then a line ends at a carriage return too.
     The command and its children are killed when this is cancelled, and when this process dies. `keep_open` are file
     descriptors that they inherit. OSError if nothing can be started.
     """
-    posix = os.name == "posix"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", str(_TETHER), *command),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(variables),
-        cwd=cwd,
-        limit=_LONGEST_LINE,
-        start_new_session=posix,
-        pass_fds=tuple(keep_open) if posix else (),
-    )
-    assert process.stdout is not None
+    lines = _Lines(on_line)
+    if terminal and os.name == "posix":
+        async with pseudo_terminal() as screen:
+            process = await _start(command, {**variables, "TERM": "xterm"}, cwd, keep_open, screen.slave)
+            screen.child_has_it()
+            return await _finish(process, screen.read, lines)
+    process = await _start(command, variables, cwd, keep_open, asyncio.subprocess.PIPE)
     assert process.stderr is not None
+    return await _finish(process, partial(process.stderr.read, 1 << 16), lines)
+
+
+async def _start(
+    command: Sequence[str], variables: Mapping[str, str], cwd: Path, keep_open: Sequence[int], stderr: int
+) -> asyncio.subprocess.Process:
+    posix = os.name == "posix"
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(_TETHER), *command),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=dict(variables),
+            cwd=cwd,
+            start_new_session=posix,
+            pass_fds=tuple(keep_open) if posix else (),
+        )
+    )
     try:
-        stdout, stderr = await asyncio.gather(process.stdout.read(), _lines(process.stderr, on_line))
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:  # asyncio itself would kill the tether alone and leave the command behind
+        process = await starting
+        _kill_tree(process.pid)
+        await process.wait()
+        raise
+
+
+async def _finish(process: asyncio.subprocess.Process, read: Callable[[], Awaitable[bytes]], lines: _Lines) -> Finished:
+    assert process.stdout is not None
+    try:
+        stdout, _ = await asyncio.gather(process.stdout.read(), lines.take(read))
         code = await process.wait()
     finally:
         if process.returncode is None:
             _kill_tree(process.pid)
             await process.wait()
-    return Finished(code, stdout.decode(errors="replace"), stderr)
+    return Finished(code, stdout.decode(errors="replace"), lines.text)
 
 
-async def _lines(stream: asyncio.StreamReader, on_line: Callable[[str], None]) -> str:
-    lines = []
-    while line := await stream.readline():
-        text = line.decode(errors="replace").rstrip("\r\n")
-        lines.append(text)
-        on_line(text)
-    return "\n".join(lines)
+class _Lines:
+    """Cuts a stream into lines, passes each on, and keeps the last of them."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self._kept)
+
+    async def take(self, read: Callable[[], Awaitable[bytes]]) -> None:
+        rest = b""
+        while data := await read():
+            *whole, rest = _LINE_END.split(rest + data)
+            for line in whole:
+                self._line(line)
+        self._line(rest)
+
+    def _line(self, line: bytes) -> None:
+        if text := line.decode(errors="replace"):
+            self._kept.append(text)
+            self._on_line(text)
 
 
 def _kill_tree(pid: int) -> None:

@@ -7,7 +7,7 @@ import re
 from bainmarie.environments.indexes import without_credentials
 from bainmarie.errors import EnvironmentFailed
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PYTORCH_INDEX = "download.pytorch.org"
 _UNREACHABLE = re.compile(
     r"dns error|failed to lookup|error sending request|client error \(Connect\)|connection (refused|reset)|"

@@ -10,7 +10,8 @@ load       finds and reads the file
 schema     JSON Schema and table of keys
 """
 
-from bainmarie.settings.load import bain_home, config_path, load_settings, parse_settings
+from bainmarie.home import bain_home
+from bainmarie.settings.load import config_path, load_settings, parse_settings
 from bainmarie.settings.schema import json_schema, key_table
 from bainmarie.settings.settings import Settings, is_loopback
 from bainmarie.settings.shape import ToolSettings

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from platformdirs import user_data_dir
 from pydantic import ValidationError
 
 from bainmarie.errors import ConfigurationError
@@ -15,12 +14,6 @@ from bainmarie.settings.document import Document, Problem
 from bainmarie.settings.explain import problems
 from bainmarie.settings.settings import Settings
 from bainmarie.settings.shape import File
-
-
-def bain_home(environ: Mapping[str, str]) -> Path:
-    """BAIN_HOME, else the platform's data directory for bainmarie. Absolute; it need not exist."""
-    given = environ.get("BAIN_HOME")
-    return Path(given).expanduser().absolute() if given else Path(user_data_dir("bainmarie", appauthor=False))
 
 
 def config_path(option: Path | str | None, environ: Mapping[str, str], home: Path) -> Path | None:

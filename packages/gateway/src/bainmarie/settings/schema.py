@@ -101,4 +101,6 @@ def _default(field: dict[str, Any]) -> str:
     default = field.get("default")
     if default is None or default in ([], {}):
         return ""
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

@@ -133,7 +133,7 @@ class EnvironmentSettings(Shape):
 class Rule(Shape):
     """What happens to calls of one tool."""
 
-    tool: Text = Field(description="Name of a tool.")
+    tool: Text = Field(description="Name of a tool, or a pattern such as `read_*`.")
     action: Approval = Field(description="`deny` wins over `ask`, `ask` over `allow`.")
 
 

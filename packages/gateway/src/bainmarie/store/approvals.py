@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 
 from bainmarie.agent.items import Scope
 from bainmarie.store.clock import now
@@ -46,6 +46,26 @@ class Grant:
     definition_hash: str
 
 
+# Made once: building and hashing a statement costs more than running it.
+_ABOUT_CALL = (
+    select(approvals)
+    .where(approvals.c.call_id == bindparam("call"), approvals.c.state != "withdrawn")
+    .order_by(approvals.c.created_at.desc())
+    .limit(1)
+)
+_OF_RUN = (
+    select(approvals)
+    .where(approvals.c.run_id == bindparam("run"), approvals.c.state != "withdrawn")
+    .order_by(approvals.c.created_at)
+)
+_GRANTS = (
+    select(approvals.c.tool, approvals.c.definition_hash)
+    .join(runs, runs.c.id == approvals.c.run_id)
+    .where(runs.c.session == bindparam("session"), approvals.c.state == "approved", approvals.c.scope == "session")
+    .distinct()
+)
+
+
 def add(connection: Connection, request: ApprovalRequest) -> None:
     """Save an open request."""
     values = {**asdict(request), "arguments": json.dumps(request.arguments, ensure_ascii=False)}
@@ -60,9 +80,14 @@ def find(connection: Connection, approval_id: str) -> ApprovalRequest | None:
 
 def latest(connection: Connection, call_id: str) -> ApprovalRequest | None:
     """The newest request about a call that was not withdrawn."""
-    about = select(approvals).where(approvals.c.call_id == call_id, approvals.c.state != "withdrawn")
-    row = connection.execute(about.order_by(approvals.c.created_at.desc()).limit(1)).mappings().one_or_none()
+    row = connection.execute(_ABOUT_CALL, {"call": call_id}).mappings().one_or_none()
     return _request(row) if row else None
+
+
+def of_run(connection: Connection, run_id: str) -> dict[str, ApprovalRequest]:
+    """The newest request about each of the run's calls that was not withdrawn, by the call's id."""
+    rows = connection.execute(_OF_RUN, {"run": run_id}).mappings()
+    return {row["call_id"]: _request(row) for row in rows}
 
 
 def waiting(connection: Connection) -> list[ApprovalRequest]:
@@ -91,13 +116,8 @@ def withdraw(connection: Connection, run_id: str) -> list[str]:
 
 def grants(connection: Connection, session: str) -> list[Grant]:
     """What was allowed for the whole session, in any of its runs."""
-    query = (
-        select(approvals.c.tool, approvals.c.definition_hash)
-        .join(runs, runs.c.id == approvals.c.run_id)
-        .where(runs.c.session == session, approvals.c.state == "approved", approvals.c.scope == "session")
-        .distinct()
-    )
-    return [Grant(tool, definition) for tool, definition in connection.execute(query)]
+    rows = connection.execute(_GRANTS, {"session": session})
+    return [Grant(tool, definition) for tool, definition in rows]
 
 
 def _request(row: RowMapping) -> ApprovalRequest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
 
 from bainmarie.errors import ConfigurationError
@@ -95,11 +95,11 @@ def _connect(path: Path) -> Connection:
         connection = engine.connect()
         with connection.begin():
             migrate(connection)
-    except OperationalError as error:
+    except DatabaseError as error:
         engine.dispose()
         raise ConfigurationError(
             f"{path}: the database cannot be opened: {error.orig}",
-            hint="Another gateway may hold it, or the folder cannot be written to.",
+            hint="Another gateway may hold it, the folder cannot be written to, or the file is no database: move it away.",
         ) from error
     except BaseException:
         engine.dispose()

@@ -11,16 +11,16 @@ A call's states, moved here and nowhere else:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 
 from bainmarie.agent.items import Item, ToolCall, ToolResult, from_json, kind_of, to_json
 from bainmarie.agent.tools.tool import Outcome
 from bainmarie.errors import ApprovalFailed, NotFound
-from bainmarie.store.approvals import latest
+from bainmarie.store.approvals import ApprovalRequest, Grant, grants, latest, of_run
 from bainmarie.store.clock import now
 from bainmarie.store.database import Database
 from bainmarie.store.tables import items, runs, tool_calls
@@ -61,6 +61,29 @@ class Binding:
 
     arguments_hash: str
     definition_hash: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a run's calls."""
+
+    journal: Mapping[str, JournalEntry]
+    approvals: Mapping[str, ApprovalRequest]
+    """The newest question about each call that a person was asked about."""
+    grants: Collection[Grant]
+    """What the run's session needs no question for."""
+
+
+# Made once: building and hashing a statement costs more than running it.
+_TOP = select(func.max(items.c.position)).where(items.c.run_id == bindparam("run"))
+_ADD_ITEM = insert(items)
+_ADD_CALL = insert(tool_calls)
+_ANSWERED = (
+    update(tool_calls)
+    .where(tool_calls.c.id == bindparam("call"), tool_calls.c.state.in_(["proposed", "approved"]))
+    .values(state=bindparam("ended"))
+)
+_JOURNAL = select(tool_calls).where(tool_calls.c.run_id == bindparam("run"))
 
 
 class RunStore:
@@ -114,12 +137,13 @@ class RunStore:
         """Save items; the model's calls are journalled as `proposed`, results end theirs."""
         await self._database.call(lambda connection: append(connection, run_id, new))
 
-    async def journal(self, run_id: str) -> dict[str, JournalEntry]:
-        """Every call of the run by its id."""
+    async def standing(self, run_id: str, session: str) -> Standing:
+        """Everything that decides what becomes of the run's calls."""
 
-        def work(connection: Connection) -> dict[str, JournalEntry]:
-            query = select(tool_calls).where(tool_calls.c.run_id == run_id)
-            return {row["id"]: _entry(row) for row in connection.execute(query).mappings()}
+        def work(connection: Connection) -> Standing:
+            rows = connection.execute(_JOURNAL, {"run": run_id}).mappings()
+            journal = {row["id"]: _entry(row) for row in rows}
+            return Standing(journal, of_run(connection, run_id), grants(connection, session))
 
         return await self._database.call(work)
 
@@ -192,19 +216,41 @@ class RunStore:
 
 def append(connection: Connection, run_id: str, new: Sequence[Item]) -> None:
     """Add items behind the run's last one, within the caller's transaction."""
-    top = connection.execute(select(func.max(items.c.position)).where(items.c.run_id == run_id)).scalar_one()
-    position, time = -1 if top is None else top, now()
-    for item in new:
-        position += 1
-        call_id = item.id if isinstance(item, ToolCall) else item.call_id if isinstance(item, ToolResult) else None
-        row = {"run_id": run_id, "position": position, "type": kind_of(item), "call_id": call_id, "created_at": time}
-        connection.execute(insert(items).values(body=json.dumps(to_json(item), ensure_ascii=False), **row))
-        if isinstance(item, ToolCall) and item.iteration > 0:
-            connection.execute(insert(tool_calls).values(id=item.id, run_id=run_id, name=item.name, state="proposed"))
-        if isinstance(item, ToolResult):
-            ended = "denied" if item.status == "denied" else "done"
-            left = tool_calls.c.state.in_(["proposed", "approved"])
-            connection.execute(update(tool_calls).where(tool_calls.c.id == item.call_id, left).values(state=ended))
+    if not new:
+        return
+    top = connection.execute(_TOP, {"run": run_id}).scalar_one()
+    first, time = 0 if top is None else top + 1, now()
+    rows = [
+        {
+            "run_id": run_id,
+            "position": position,
+            "type": kind_of(item),
+            "call_id": item.id
+            if isinstance(item, ToolCall)
+            else item.call_id
+            if isinstance(item, ToolResult)
+            else None,
+            "body": json.dumps(to_json(item), ensure_ascii=False),
+            "created_at": time,
+        }
+        for position, item in enumerate(new, first)
+    ]
+    connection.execute(_ADD_ITEM, rows)
+    calls = [item for item in new if isinstance(item, ToolCall) and item.iteration > 0]
+    if calls:
+        connection.execute(
+            _ADD_CALL, [{"id": call.id, "run_id": run_id, "name": call.name, "state": "proposed"} for call in calls]
+        )
+    for result in (item for item in new if isinstance(item, ToolResult)):
+        ended = "denied" if result.status == "denied" else "done"
+        connection.execute(_ANSWERED, {"call": result.call_id, "ended": ended})
+
+
+def _call_of(item: Item) -> str | None:
+    """The call that a call's or a result's row belongs to; what has none must not meet the unique index."""
+    if isinstance(item, ToolCall):
+        return item.id
+    return item.call_id if isinstance(item, ToolResult) else None
 
 
 def _finish(connection: Connection, call_id: str, outcome: Outcome, seconds: float) -> None:

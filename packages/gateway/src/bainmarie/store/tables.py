@@ -71,5 +71,6 @@ approvals = Table(
     Column("created_at", String, nullable=False),
     Column("decided_at", String),
     Index("approvals_by_call", "call_id"),
+    Index("approvals_by_run", "run_id"),
     Index("approvals_by_state", "state"),
 )

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from bainmarie_protocol import paths
-
 from bainmarie.catalog import ModelSpec
 from bainmarie.engines.python_worker import served
 from bainmarie.errors import BainError, LoadFailed, WorkerDied
@@ -16,6 +14,7 @@ from bainmarie.workers.backoff import Attempt, BackOff, next_try
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.worker import State, iso
+from bainmarie_protocol import paths
 
 Check = Callable[[ModelSpec], None]
 """Reads a model's files and raises the LoadFailed that names what is wrong with them. Blocking."""
@@ -84,6 +83,7 @@ class Adapters:
     def reset(self) -> None:
         """The worker is gone and its adapters with it."""
         for adapter in self._adapters.values():
+            adapter.loading = None
             adapter.state = State.FAILED if adapter.failure is not None else State.UNLOADED
 
     def forget(self) -> None:
@@ -105,8 +105,12 @@ class Adapters:
         return None
 
     def _settle(self, adapter: _Adapter, task: asyncio.Task[BainError | None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception() or task.result()
+        if adapter.loading is not task:  # its worker is gone
+            return
         adapter.loading = None
-        error = None if task.cancelled() else task.exception() or task.result()
         if error is None:
             adapter.state, adapter.failure = State.READY, None
         elif isinstance(error, LoadFailed):

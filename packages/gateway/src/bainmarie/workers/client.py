@@ -72,7 +72,7 @@ class WorkerClient:
     def _broken_means_died(self) -> Iterator[None]:
         try:
             yield
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:  # aiohttp: RuntimeError for a closed connection
             raise WorkerDied(
                 f"the connection to the worker broke: {error or type(error).__name__}",
                 hint="The next request starts it again.",

@@ -80,7 +80,9 @@ class Group:
             await asyncio.shield(gate)
             return
         others = [m.name for m in self.models if m is not model and self._in_use(m.name)]
-        alone = model.adapter is not None and bool(others) and self.worker.state is State.READY
+        alone = model.adapter is not None and bool(others)
+        if alone and self.worker.state is not State.READY:
+            return
         names = [model.name] if alone else [m.name for m in self.models]
         with self._leaving(names):
             if self.worker.state is State.READY:
@@ -93,9 +95,8 @@ class Group:
             self.adapters.forget()
 
     async def close(self) -> None:
-        self._cancel_timer()
-        await self.worker.stop()
-        self._cancel_timer()
+        """Ends the worker without waiting for requests. Nothing is started any more."""
+        await self.worker.close()
 
     def status(self, model: ModelSpec) -> ModelStatus:
         worker, usage = self.worker, self._usage[model.name]

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from bainmarie_protocol import MAX_LINE, Event, Exited, WorkerConfig, decode_event
-
 from bainmarie.errors import LoadFailed
 from bainmarie.workers import shim
+from bainmarie_protocol import MAX_LINE, Event, Exited, WorkerConfig, decode_event
 
 _log = logging.getLogger(__name__)
 

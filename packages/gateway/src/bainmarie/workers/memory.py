@@ -16,29 +16,26 @@ class MemoryGauge:
     """The memory of a process tree, measured beside the event loop and only while somebody asks."""
 
     def __init__(self) -> None:
-        self._pid: int | None = None
-        self._bytes = 0
-        self._measured = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self.watch(None)
 
     def watch(self, pid: int | None) -> None:
-        """From now on the tree below `pid`; None: there is no process."""
-        self._pid, self._bytes, self._measured = pid, 0, 0.0
+        """From now on the tree below `pid`, measured anew; None: there is no process."""
+        self._pid = pid
+        self._bytes = 0
+        self._measured = -_FRESH
+        self._task: asyncio.Task[None] | None = None
 
     def bytes(self) -> int:
         """The latest measurement; asks for a new one where it is old."""
-        if self._pid is not None and time.monotonic() - self._measured > _FRESH and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self.measure())
-            self._task.add_done_callback(lambda _: setattr(self, "_task", None))
+        if self._pid is not None and self._task is None and time.monotonic() - self._measured > _FRESH:
+            self._task = asyncio.get_running_loop().create_task(self._measure(self._pid))
         return self._bytes
 
-    async def measure(self) -> None:
-        pid = self._pid
-        if pid is None:
-            return
+    async def _measure(self, pid: int) -> None:
+        task = self._task
         size = await asyncio.to_thread(tree_memory, pid)
-        if pid == self._pid:
-            self._bytes, self._measured = size, time.monotonic()
+        if task is self._task:  # else something else is watched by now
+            self._bytes, self._measured, self._task = size, time.monotonic(), None
 
 
 def tree_memory(pid: int) -> int:

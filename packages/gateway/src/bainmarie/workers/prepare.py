@@ -11,6 +11,7 @@ from typing import Protocol
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
 from bainmarie.environments.environment import Environment
+from bainmarie.environments.infer import engine_needs
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.errors import BainError
 from bainmarie.progress import Report
@@ -54,7 +55,8 @@ class Preparation:
         base = replace(models[0], adapter=None)
         self._check(base)
         if base.environment != "auto":
-            return self._catalog.environments[base.environment]
+            named = self._catalog.environments[base.environment]
+            return replace(named, needs=engine_needs(base.engine))
         return self._infer([base, *(model for model in models if model.adapter and self._is_fit(model))])
 
     def _is_fit(self, model: ModelSpec) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
-from bainmarie.asgi import DONE, EVENT_STREAM_HEADERS, comment, event, while_connected
+from bainmarie.asgi import DONE, EVENT_STREAM_HEADERS, ClientLeft, comment, event, while_connected
 from bainmarie.errors import BainError
 from bainmarie.workers.client import WorkerResponse, error_of
 
@@ -48,7 +48,7 @@ _HOP_BY_HOP = frozenset(
 
 
 class PassThrough:
-    """An ASGI response. Raises BainError only before anything was sent."""
+    """An ASGI response. Raises BainError and ClientLeft only before anything was sent."""
 
     def __init__(self, supervisor: Supervisor, model: str, path: str, body: bytes, *, stream: bool) -> None:
         self._supervisor = supervisor
@@ -58,7 +58,12 @@ class PassThrough:
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await while_connected(receive, self._answer(_Reply(send)))
+        reply = _Reply(send)
+        try:
+            await while_connected(receive, self._answer(reply))
+        except ClientLeft:
+            if not reply.started:
+                raise
 
     async def _answer(self, reply: _Reply) -> None:
         try:

@@ -13,7 +13,6 @@ from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines.python_worker import log_path
 from bainmarie.environments.checkpoint import check_model_files
 from bainmarie.environments.infer import infer
-from bainmarie.errors import OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
@@ -67,7 +66,6 @@ class Supervisor:
         self._prepare = prepare or Preparation(catalog, environments, home, environ, check_model_files, infer)
         self._groups: dict[str, Group] = {}
         self._announcers: list[Announcer] = []
-        self._closing = False
         for model in catalog:
             if model.worker_key not in self._groups:
                 self._groups[model.worker_key] = self._group(catalog.sharing(model))
@@ -80,14 +78,12 @@ class Supervisor:
         the gateway shuts down. After a failure everybody gets that same failure at once, until its next try.
         """
         spec = self._catalog.get(name)
-        self._refuse_if_closing()
         async with self._groups[spec.worker_key].lease(spec, report) as client:
             yield Lease(spec, client)
 
     async def load(self, name: str, report: Report | None = None) -> None:
         """Makes the model ready, a failed one too. Errors as `lease`."""
         spec = self._catalog.get(name)
-        self._refuse_if_closing()
         await self._groups[spec.worker_key].load(spec, report)
 
     async def unload(self, name: str) -> None:
@@ -116,14 +112,9 @@ class Supervisor:
 
     async def close(self) -> None:
         """Ends all workers, all at once. Nothing can be leased any more. On return no process is left."""
-        self._closing = True
         await asyncio.gather(*(group.close() for group in self._groups.values()))
         for announcer in self._announcers:
             announcer.close()
-
-    def _refuse_if_closing(self) -> None:
-        if self._closing:
-            raise OverCapacity("the gateway is shutting down", code="shutting_down")
 
     def _group(self, models: Sequence[ModelSpec]) -> Group:
         announcer = Announcer(self._events, lambda: [group.status(model) for model in models])

@@ -23,11 +23,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
-from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, WorkerConfig
-from bainmarie_protocol import Progress as WorkerProgress
-
 from bainmarie.catalog import ModelSpec
-from bainmarie.errors import BainError, LoadFailed
+from bainmarie.errors import BainError, LoadFailed, OverCapacity
 from bainmarie.progress import Progress, Report
 from bainmarie.workers.backoff import Attempt, BackOff, next_try
 from bainmarie.workers.client import WorkerClient
@@ -35,6 +32,8 @@ from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.memory import MemoryGauge
+from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, WorkerConfig
+from bainmarie_protocol import Progress as WorkerProgress
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +94,7 @@ class Worker:
         self._attempts: list[Attempt] = []
         self._retry: float | None = 0.0
         self._reports: list[Report] = []
+        self._closed = False
         self._life: asyncio.Task[None] | None = None
         self._launching: asyncio.Task[LaunchedWorker] | None = None
         self._client: WorkerClient | None = None
@@ -113,6 +113,8 @@ class Worker:
                     if self._life is not None and not self._life.done():
                         await asyncio.wait({self._life})
                         continue
+                    if self._closed:
+                        raise OverCapacity("the gateway is shutting down", code="shutting_down")
                     self._start(manual)
                     manual = False
                 failure = await asyncio.shield(self._settled)
@@ -136,6 +138,11 @@ class Worker:
             self._attempts.clear()
             self._move(State.UNLOADED)
 
+    async def close(self) -> None:
+        """As `stop`, and nothing is ever started again: `ready` raises OverCapacity."""
+        self._closed = True
+        await self.stop()
+
     def tail(self, lines: int = 40) -> str:
         """The end of the present process's log; empty without one."""
         if self._launching is None or not self._launching.done() or self._launching.exception() is not None:
@@ -153,6 +160,7 @@ class Worker:
         elif state is State.READY:
             self.failure = None
             self.loaded_at = datetime.now(UTC)
+            self.memory.watch(self._root)
             self._settle(None)
         elif state is State.STOPPING:
             self._settle(Failure("unloaded", f"model {self.models[0].name!r} was unloaded before it was ready"))
@@ -227,7 +235,7 @@ class Worker:
         self._launching = asyncio.create_task(self._launcher.start(spec))
         launched = await asyncio.shield(self._launching)
         self._started_at = self._heard_at = asyncio.get_running_loop().time()
-        self.memory.watch(launched.pid)
+        self._root = launched.pid
         events = launched.events()
         while True:
             self._take(await self._next(events), spec.config)

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from bainmarie_protocol import Progress
-
 from bainmarie_worker.engine.sequence import Finish, Sequence, TokenStream
 from bainmarie_worker.errors import LoadError, RequestError
 from bainmarie_worker.interpreter import interpreter_info

@@ -46,6 +46,7 @@ class Sampler:
         if sampling.top_p < 1:
             # The likeliest tokens that together reach top_p of the probability; the first one always stays.
             before = weights.cumsum(-1) - weights
+            before[0] = -1.0
             weights = torch.where(before >= sampling.top_p * weights.sum(), 0.0, weights)
         place = int(torch.multinomial(weights, 1, generator=self._generator))
         return place if ids is None else int(ids[place])

@@ -65,15 +65,16 @@ class Parser:
     def _name_early(self) -> list[Delta]:
         if self._named is not None:
             return []
-        self._named = early_name(self._held)
+        self._named = early_name(self._held) or None
         return [] if self._named is None else [CallStart(self._calls, self._named)]
 
     def _close(self, body: str, tag: str) -> list[Delta]:
-        named, self._named = self._named, None
-        call = read_call(body) or (None if named is None else (named, body.strip()))
-        if call is None:
+        told, self._named = self._named, None
+        name = told or early_name(body)
+        call = read_call(body) or (name and (name, body.strip()))
+        if not call:
             return self._words(_OPEN + body + tag)
-        start: list[Delta] = [] if named is not None else [CallStart(self._calls, call[0])]
+        start: list[Delta] = [] if told else [CallStart(self._calls, name or call[0])]
         index, self._calls = self._calls, self._calls + 1
         return [*start, CallArguments(index, call[1])]
 

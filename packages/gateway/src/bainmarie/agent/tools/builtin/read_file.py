@@ -39,10 +39,13 @@ def read(workspace: Path, path: str) -> str:
         with place(workspace, path) as found:
             # Non-blocking: opening a pipe that nobody writes to would wait for ever.
             descriptor = found.open(os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-            with open(descriptor, "rb") as file:
+            try:
                 size = regular(descriptor, path).st_size
-                data = file.read(MAX_BYTES)
-                rest = max(size - len(data), len(file.read(1)))
+                with open(descriptor, "rb", closefd=False) as file:
+                    data = file.read(MAX_BYTES)
+                    rest = max(size - len(data), len(file.read(1)))
+            finally:
+                os.close(descriptor)
     except OSError as error:
         raise told(error, path) from error
     return _text(data, rest, path)

@@ -56,9 +56,10 @@ async def run(command: str, workspace: Path, limit: float) -> str:
     if "\0" in command:
         raise ToolFailed("a command cannot hold a NUL character.")
     if sys.platform == "win32":
-        from bainmarie.agent.tools.builtin import shell_windows
+        from bainmarie.agent.tools.builtin.shell_windows import run as run_here
+        from bainmarie.agent.tools.builtin.shell_windows import shown
 
-        return shell_windows.shown(await shell_windows.run(command, workspace, environment(os.environ), limit))
+        return shown(await run_here(command, workspace, environment(os.environ), limit))
     answer = await _tree(command, workspace, limit)
     output = _output(answer)
     if answer["end"] == "limit":

@@ -194,6 +194,8 @@ def told(error: OSError, path: str, what: str = "file") -> ToolFailed:
             return ToolFailed(f"{path} is a folder.")
         case errno.ENOTDIR:
             return ToolFailed(f"{path} is a file." if what == "folder" else f"a folder on the way to {path} is a file.")
+        case errno.ELOOP:
+            return ToolFailed(f"{path} was changed to a link meanwhile.")
         case errno.ENXIO:
             return ToolFailed(f"{path} is not a regular file.")
     return ToolFailed(f"{path}: {(os.strerror(error.errno) if error.errno else str(error)).lower()}.")

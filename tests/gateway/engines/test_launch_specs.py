@@ -1,0 +1,89 @@
+"""From models and an environment to a start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bainmarie import carried
+from bainmarie.catalog import Catalog, ModelSpec
+from bainmarie.engines import engine
+from bainmarie.environments.checkpoint import check_model_files
+from bainmarie.environments.environment import Environment
+from bainmarie.environments.infer import infer
+from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.errors import LoadFailed
+from bainmarie.progress import Progress
+from bainmarie.workers.prepare import Preparation
+from bainmarie_protocol import ServedModel
+
+BASE = ModelSpec("org/base", model="/models/base", system_prompt="Be brief.", options=(("x", 1),), context=512)
+ADAPTER = ModelSpec("a", model="/models/base", adapter="/adapters/a", options=(("x", 1),), context=512)
+
+
+def test_the_transformers_worker(tmp_path: Path) -> None:
+    environment = Environment("auto", "d1", Path("/env/bin/python"), Path("/env"), variables={"A": "1"})
+    spec = engine("transformers")([BASE, ADAPTER], environment, tmp_path, {"HOME": "/h", "PYTHONPATH": "/evil"})
+    assert spec.argv[:3] == ("/env/bin/python", "-I", "-c")
+    assert all(str(path) in spec.argv[3] for path in carried.worker_path())
+    assert "bainmarie_worker.__main__" in spec.argv[3]
+    assert (spec.env["HOME"], spec.env["A"]) == ("/h", "1")
+    assert "PYTHONPATH" not in spec.env
+    assert spec.config.models == (
+        ServedModel("org/base", system_prompt="Be brief."),
+        ServedModel("a", adapter="/adapters/a"),
+    )
+    assert (spec.config.engine, spec.config.model, spec.config.context) == ("transformers", "/models/base", 512)
+    assert spec.config.options == {"x": 1}
+    assert (Path(spec.config.socket).parent, spec.config.token) == (tmp_path / "run", "")
+    assert (spec.log.parent, spec.log.name[:9]) == (tmp_path / "logs", "org-base-")
+    assert spec.environment == "d1"
+
+
+def test_an_engine_that_is_not_there() -> None:
+    with pytest.raises(LoadFailed, match="engine command is not there yet") as caught:
+        engine("command")
+    assert "transformers" in caught.value.hint
+
+
+async def prepare(home: Path, environments: Any, *models: ModelSpec, **named: EnvironmentSpec) -> Any:
+    catalog = Catalog({m.name: m for m in models}, named)
+    heard: list[Progress] = []
+    preparation = Preparation(catalog, environments, home, {}, check_model_files, infer)
+    return await preparation(catalog.sharing(models[0]), heard.append)
+
+
+async def test_a_named_environment_is_asked_for(tmp_path: Path, environments: Any) -> None:
+    old = EnvironmentSpec("old", packages=("x",), variables=(("A", "1"),))
+    spec = await prepare(tmp_path, environments, ModelSpec("m", engine="fake", environment="old"), old=old)
+    assert environments.asked == [old]
+    assert spec.env["A"] == "1"
+
+
+async def test_a_missing_model_fails_before_any_environment(tmp_path: Path, environments: Any) -> None:
+    with pytest.raises(LoadFailed, match="does not exist") as caught:
+        await prepare(tmp_path, environments, ModelSpec("m", model=str(tmp_path / "none")))
+    assert caught.value.code == "model_not_found"
+    assert environments.asked == []
+
+
+async def test_a_broken_adapter_does_not_hold_up_its_base(tmp_path: Path, environments: Any) -> None:
+    base = str(carried.demo_model())
+    spec = await prepare(
+        tmp_path, environments, ModelSpec("m", model=base), ModelSpec("a", model=base, adapter=str(tmp_path))
+    )
+    assert [m.name for m in spec.config.models] == ["m", "a"]
+    assert not any("peft" in package for package in environments.asked[0].packages)
+
+
+async def test_only_adapters_are_named(tmp_path: Path, environments: Any) -> None:
+    spec = await prepare(tmp_path, environments, ModelSpec("a", engine="fake", adapter="/a"))
+    assert [m.adapter for m in spec.config.models] == ["/a"]
+
+
+async def test_no_environment_is_built_for_an_engine_that_is_not_there(tmp_path: Path, environments: Any) -> None:
+    with pytest.raises(LoadFailed):
+        await prepare(tmp_path, environments, ModelSpec("m", engine="command"))
+    assert environments.asked == []

@@ -1,0 +1,161 @@
+"""Adapters on one base, through a real worker and straight at the functions that judge them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+
+import pytest
+
+from bainmarie_protocol import Ready, ServedModel
+from bainmarie_worker.adapters import Adapters, check
+from bainmarie_worker.errors import LoadError
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries deprecate among themselves
+
+PROMPT = {"messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 24, "temperature": 0}
+
+
+def text(worker, model):
+    reply = worker.post("/v1/chat/completions", {"model": model, **PROMPT})
+    assert reply.status == 200, reply.body
+    return reply.json["choices"][0]["message"]["content"]
+
+
+@pytest.fixture
+def logits(family):
+    """A model in this process, and a way to see what it computes."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def load(path):
+        model = AutoModelForCausalLM.from_pretrained(path).eval()
+
+        def compute():
+            with torch.inference_mode():
+                return model(torch.arange(3, 40).unsqueeze(0)).logits
+
+        return model, compute
+
+    return load
+
+
+def test_an_adapter_answers_like_the_merged_model_and_the_base_stays_itself(worker, start_worker, family):
+    base = text(worker, "m")
+    adapted = text(worker, "alice")
+    assert adapted != base
+    assert text(worker, "m") == base
+    assert text(worker, "alice") == adapted
+    merged = start_worker(family.merged)
+    merged.until(Ready)
+    assert text(merged, "m") == adapted
+
+
+def test_load_and_unload_by_name_are_idempotent(worker, family):
+    extra = asdict(ServedModel("bob", adapter=str(family.adapter)))
+    for _ in range(2):
+        assert worker.post("/models/load", extra).status == 200
+    assert text(worker, "bob") == text(worker, "alice")
+    for _ in range(2):
+        assert worker.post("/models/unload", {"name": "bob"}).status == 200
+    assert worker.post("/v1/chat/completions", {"model": "bob", **PROMPT}).status == 404
+    assert text(worker, "alice") != text(worker, "m")
+
+
+def test_an_adapter_that_does_not_fit_is_an_error_of_its_own(worker, family, tmp_path, make_llama):
+    bad = family_adapter(tmp_path / "bad", make_llama(hidden_size=32))
+    reply = worker.post("/models/load", asdict(ServedModel("bad", adapter=str(bad))))
+    assert reply.status == 503
+    assert reply.json["error"]["code"] == "adapter_mismatch"
+    assert text(worker, "alice") != text(worker, "m")
+
+
+def family_adapter(path, model, **settings):
+    from peft import LoraConfig, get_peft_model
+
+    options = {"r": 4, "target_modules": ["q_proj", "down_proj"], "init_lora_weights": False, **settings}
+    get_peft_model(model, LoraConfig(**options)).save_pretrained(path)
+    return path
+
+
+def test_mismatch_names_tensor_and_both_shapes(family, tmp_path, make_llama, logits):
+    model, _ = logits(family.base)
+    bad = family_adapter(tmp_path / "bad", make_llama(hidden_size=32))
+    with pytest.raises(LoadError) as raised:
+        check(str(bad), model)
+    assert raised.value.code == "adapter_mismatch"
+    assert "32" in raised.value.message
+    assert "64" in raised.value.message
+    assert "_proj" in raised.value.message
+
+
+def test_mismatch_names_a_layer_that_is_not_there(family, tmp_path, make_llama, logits):
+    model, _ = logits(family.base)
+    deep = family_adapter(tmp_path / "deep", make_llama(num_hidden_layers=3))
+    with pytest.raises(LoadError, match=r"model\.layers\.2\.") as raised:
+        check(str(deep), model)
+    assert raised.value.code == "adapter_mismatch"
+
+
+def test_a_training_checkpoint_without_weights_is_named_as_one(family, tmp_path, logits):
+    model, _ = logits(family.base)
+    shutil.copy(family.adapter / "adapter_config.json", tmp_path)
+    (tmp_path / "trainer_state.json").write_text("{}")
+    (tmp_path / "optimizer.pt").write_bytes(b"x")
+    with pytest.raises(LoadError, match=r"training checkpoint.*adapter_model\.safetensors") as raised:
+        check(str(tmp_path), model)
+    assert raised.value.code == "adapter_incomplete"
+
+
+def test_the_hint_finds_an_adapter_one_level_below(family, tmp_path, logits):
+    model, _ = logits(family.base)
+    shutil.copytree(family.adapter, tmp_path / "checkpoint-20")
+    with pytest.raises(LoadError) as raised:
+        check(str(tmp_path), model)
+    assert str(tmp_path / "checkpoint-20") in raised.value.hint
+
+
+def test_a_cut_weights_file_is_found_by_its_header(family, tmp_path, logits):
+    model, _ = logits(family.base)
+    shutil.copytree(family.adapter, tmp_path / "cut")
+    weights = tmp_path / "cut" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(LoadError, match="is cut"):
+        check(str(tmp_path / "cut"), model)
+
+
+def test_prompt_tuning_cannot_share_its_base(family, tmp_path, logits):
+    model, _ = logits(family.base)
+    shutil.copytree(family.adapter, tmp_path / "prompt")
+    config = tmp_path / "prompt" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "peft_type": "PROMPT_TUNING"}))
+    with pytest.raises(LoadError) as raised:
+        check(str(tmp_path / "prompt"), model)
+    assert raised.value.code == "adapter_unsupported"
+
+
+def test_switching_between_two_adapters_and_none(family, tmp_path, logits, make_llama):
+    import torch
+
+    torch.manual_seed(3)
+    other = str(family_adapter(tmp_path / "other", make_llama(), target_modules=["k_proj", "v_proj"]))
+    model, compute = logits(family.base)
+    _, merged = logits(family.merged)
+    adapters = Adapters(model)
+    base = compute()
+    adapters.use(str(family.adapter))
+    torch.testing.assert_close(compute(), merged(), atol=1e-4, rtol=1e-4)
+    adapters.use(other)
+    second = compute()
+    assert not torch.allclose(second, base, atol=1e-2)
+    adapters.use(None)
+    torch.testing.assert_close(compute(), base)
+    adapters.use(str(family.adapter))
+    torch.testing.assert_close(compute(), merged(), atol=1e-4, rtol=1e-4)
+    adapters.unload(other)
+    adapters.use(str(family.adapter))
+    torch.testing.assert_close(compute(), merged(), atol=1e-4, rtol=1e-4)
+    adapters.unload(str(family.adapter))
+    torch.testing.assert_close(compute(), base)
+    assert not any("lora" in name for name, _ in model.named_modules())
