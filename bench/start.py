@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 from _gateway import BAIN, median_ms, table
 
@@ -18,9 +19,8 @@ def main() -> None:
     }
     rows = []
     for name, command in commands.items():
-        rows.append(
-            (name, median_ms(lambda c=command: subprocess.run(c, check=True, stdout=subprocess.DEVNULL), TIMES))
-        )
+        start = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+        rows.append((name, median_ms(start, TIMES)))
     table(f"Start of the command line (median of {TIMES})", ("command", "ms"), rows)
 
 

@@ -1,6 +1,6 @@
 """Cold start, first and second generation, and the turns of a tool loop, beside a script that loads each time.
 
-The demo model, 32 tokens a generation. The script is the rival; its second generation in the same process is the ceiling.
+The demo model, 32 tokens a generation. The script is the rival; a further generation in its process is the ceiling.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
         began = perf_counter()
         _, log = run_inference_with_tools(
             ToolEnabledInferenceConfig(
-                prompt=CHAIN, model_id="demo", temperature=0, max_tool_iterations=15, allow=("calculator",)
+                prompt=CHAIN, model_id="demo", temperature=0, max_tool_iterations=15, approval="allow"
             )
         )
         loop = perf_counter() - began

@@ -50,18 +50,17 @@ class Cli:
     home: Path
     folder: Path
 
-    def __call__(
-        self, *arguments: str, input: str | None = None, timeout: float = 240
-    ) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(BAIN), *arguments],
+            check=False,
             cwd=self.folder,
             env=clean_environ(self.home),
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=240,
         )
 
 

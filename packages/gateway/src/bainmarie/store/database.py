@@ -99,7 +99,7 @@ def _connect(path: Path) -> Connection:
         engine.dispose()
         raise ConfigurationError(
             f"{path}: the database cannot be opened: {error.orig}",
-            hint="Another gateway may hold it, the folder cannot be written to, or the file is no database: move it away.",
+            hint="Another gateway may hold it, its folder may be read-only, or it is no database: move it away.",
         ) from error
     except BaseException:
         engine.dispose()
