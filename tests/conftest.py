@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,10 @@ def kept_home() -> Path:
 @pytest.fixture
 def home(kept_home: Path, tmp_path: Path) -> Path:
     """A fresh BAIN_HOME that shares the kept environments."""
-    path = tmp_path / "home"
+    return make_home(kept_home, tmp_path / "home")
+
+
+def make_home(kept_home: Path, path: Path) -> Path:
     path.mkdir()
     (path / "environments").symlink_to(kept_home / "environments", target_is_directory=True)
     return path
@@ -97,47 +100,65 @@ class Gateway:
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
+def launch_gateway(home: Path, folder: Path, configuration: str) -> Gateway:
+    """A gateway on a free port, with the configuration in `folder`/bain.yaml and its log beside it."""
+    file, log = folder / "bain.yaml", folder / "gateway.log"
+    file.write_text(configuration)
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [str(BAIN), "up", "--lifeline", "--port", "0", "--config", str(file)],
+            cwd=folder,
+            env=clean_environ(home),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        process.wait(10)
+        pytest.fail(f"the gateway did not start: {log.read_text()}")
+    return Gateway(process, json.loads(line)["address"], home)
+
+
+def end_gateway(gateway: Gateway) -> None:
+    """Stops it with TERM; fails where it does not stop, or leaves a process."""
+    process = gateway.process
+    left = gateway.processes() if process.poll() is None else []
+    gateway.http.close()
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        pytest.fail("the gateway did not stop within 30 s of SIGTERM")
+    finally:
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            stream.close()
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert not alive, f"left behind: {alive}"
+
+
 @pytest.fixture
 def start_gateway(home: Path, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways with the given configuration; ends them with the test and checks that nothing is left."""
-    started: list[Gateway] = []
+    with ExitStack() as stack:
 
-    def start(configuration: str = "version: 1\n", **environ: str) -> Gateway:
-        file = tmp_path / "bain.yaml"
-        file.write_text(configuration)
-        log = (tmp_path / "gateway.log").open("w")
-        process = subprocess.Popen(
-            [str(BAIN), "up", "--lifeline", "--port", "0", "--config", str(file)],
-            cwd=tmp_path,
-            env={**clean_environ(home), **environ},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            process.wait(10)
-            pytest.fail(f"the gateway did not start: {(tmp_path / 'gateway.log').read_text()}")
-        started.append(Gateway(process, json.loads(line)["address"], home))
-        return started[-1]
+        def start(configuration: str = "version: 1\n") -> Gateway:
+            gateway = launch_gateway(home, tmp_path, configuration)
+            stack.callback(end_gateway, gateway)
+            return gateway
 
-    yield start
-    for gateway in started:
-        left = gateway.processes() if gateway.process.poll() is None else []
-        gateway.http.close()
-        if gateway.process.poll() is None:
-            gateway.process.send_signal(signal.SIGTERM)
-        try:
-            gateway.process.wait(30)
-        except subprocess.TimeoutExpired:
-            gateway.process.kill()
-            gateway.process.wait()
-            pytest.fail("the gateway did not stop within 30 s of SIGTERM")
-        finally:
-            for stream in (gateway.process.stdin, gateway.process.stdout):
-                assert stream is not None
-                stream.close()
-        _, alive = psutil.wait_procs(left, timeout=10)
-        assert not alive, f"left behind: {alive}"
+        yield start
+
+
+@pytest.fixture(scope="session")
+def demo_gateway(kept_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway with the built-in models for all tests that only ask it something."""
+    folder = tmp_path_factory.mktemp("demo-gateway")
+    gateway = launch_gateway(make_home(kept_home, folder / "home"), folder, "version: 1\n")
+    yield gateway
+    end_gateway(gateway)

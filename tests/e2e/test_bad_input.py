@@ -146,11 +146,10 @@ def test_a_model_that_cannot_load_harms_no_other(start_gateway: Callable[..., Ga
         (b'{"model": "nope", "messages": []}', 404, "model"),
     ],
 )
-def test_bad_requests_have_the_openai_shape(
-    start_gateway: Callable[..., Gateway], body: bytes, status: int, param: str | None
-) -> None:
-    gateway = start_gateway()
-    response = gateway.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+def test_bad_requests_have_the_openai_shape(demo_gateway: Gateway, body: bytes, status: int, param: str | None) -> None:
+    response = demo_gateway.http.post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert error["message"]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from tests.conftest import Gateway
 
-from bainmarie.agent.tools.builtin import definitions
+from bainmarie.agent.tools.builtin import BuiltinTools
 
 
 @pytest.fixture
-def client(start_gateway: Callable[..., Gateway]) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{start_gateway().address}/v1", api_key="none", max_retries=0, timeout=240)
+def client(demo_gateway: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{demo_gateway.address}/v1", api_key="none", max_retries=0, timeout=240) as client:
+        yield client
 
 
 def ask(client: openai.OpenAI, text: str, **fields: Any) -> Any:
@@ -52,8 +54,10 @@ def test_stream_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
         ("What time is it in Paris?", "current_time", {"place": "Paris"}),
     ],
 )
-def test_it_calls_each_tool(client: openai.OpenAI, text: str, name: str, arguments: dict[str, str]) -> None:
-    tools = definitions()
+def test_it_calls_each_tool(
+    client: openai.OpenAI, tmp_path: Path, text: str, name: str, arguments: dict[str, str]
+) -> None:
+    tools: Any = [tool.definition for tool in BuiltinTools(tmp_path).definitions()]
     choice = ask(client, text, tools=tools).choices[0]
     assert choice.finish_reason == "tool_calls"
     [call] = choice.message.tool_calls
@@ -66,10 +70,8 @@ def test_it_calls_each_tool(client: openai.OpenAI, text: str, name: str, argumen
     assert streamed == {"name": name, "arguments": call.function.arguments}
 
 
-def test_adapter_answers_otherwise_on_the_same_worker_and_like_the_merged_model(
-    start_gateway: Callable[..., Gateway],
-) -> None:
-    gateway = start_gateway()
+def test_adapter_answers_otherwise_on_the_same_worker_and_like_the_merged_model(demo_gateway: Gateway) -> None:
+    gateway = demo_gateway
     texts = {
         model: gateway.chat(model, "Who are you?")["choices"][0]["message"]["content"]
         for model in ("demo", "demo-pirate", "demo-pirate-merged")

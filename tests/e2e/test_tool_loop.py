@@ -21,9 +21,9 @@ RESULTS = ["22", "66", "62", "162", "324", "317"]
 
 
 @pytest.fixture
-def gateway(start_gateway: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> Gateway:
-    monkeypatch.setenv("BAIN_HOME", str(home))
-    return start_gateway()
+def gateway(demo_gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    monkeypatch.setenv("BAIN_HOME", str(demo_gateway.home))
+    return demo_gateway
 
 
 def test_plain_generation(gateway: Gateway) -> None:
