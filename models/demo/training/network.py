@@ -227,8 +227,14 @@ def config(shape: Shape, bos: int, eos: int, pad: int) -> dict[str, object]:
 def save_weights(network: Network, path: Path) -> None:
     """Write model.safetensors in bfloat16 under the names of LlamaForCausalLM."""
     tensors = {f"model.{name}": value.to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
+    write_tensors(tensors, path)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors so that a reader never sees half of them."""
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata={"format": "pt"})
+    temporary.chmod(0o644)
     temporary.replace(path)
 
 
@@ -239,7 +245,7 @@ def write_json(path: Path, value: object) -> None:
     temporary.replace(path)
 
 
-def schedule(done: float, warm: float = 0.02, flat: float = 0.5) -> float:
+def schedule(done: float, warm: float = 0.02, flat: float = 0.3) -> float:
     """The learning rate's factor at the fraction `done` of a training: up, flat, then by cosine to zero."""
     if done < warm:
         return done / warm
