@@ -113,9 +113,7 @@ def run_stage(rank: int, stage: Stage, before: Path | None, arguments: argparse.
         steps += 1
         if rank == 0 and steps % 25 == 0:
             loss, right = (sum(getattr(p, name) for p in seen) / len(seen) for name in ("loss", "right"))
-            print(
-                f"{stage.name} {steps} {60 * stage.minutes * done:.0f}s loss {loss:.4f} right {right:.4f}", flush=True
-            )
+            print(f"{stage.name} {steps} {done:.1%} loss {loss:.4f} right {right:.4f}", flush=True)
     if rank == 0:
         torch.save(trainer.network.state_dict(), arguments.work / f"{stage.name}.pt")
         if stage.name != "copying":
