@@ -779,13 +779,14 @@ def broken(v: Values, task: Task) -> Task:
 
 
 KINDS: dict[str, float] = {
-    "single": 34,
-    "chain": 22,
-    "pair": 11,
-    "mixed": 11,
-    "broken": 7,
-    "talk": 7,
-    "missing": 3,
+    "single": 24,
+    "chain": 14,
+    "plan": 30,
+    "pair": 10,
+    "mixed": 8,
+    "broken": 5,
+    "talk": 5,
+    "missing": 5,
     "ending": 3,
     "custom": 4,
 }
@@ -818,6 +819,16 @@ def make(v: Values, kind: str, tools: dict[str, tuple[str, ...]]) -> Task:
     raise ValueError(kind)
 
 
+def _plans(v: Values) -> Dialogue:
+    """Some chains, each of which is broken off after the first call: reading the steps is what is hard in them."""
+    turns: list[Turn] = []
+    for _ in range(4):
+        task = chain(v, 3)
+        turns += [user(task.ask), *assistant("\n".join((task.notes[0], task.rounds[0][0].text)))]
+        turns.append(results(task.rounds[0]))
+    return Dialogue("plan", "" if v.chance(0.5) else v.pick(SYSTEMS), dict(BUILT_IN), turns)
+
+
 def dialogue(
     rng: random.Random, kind: str | None = None, held_out: bool = False, longest: int = 10, turns: int | None = None
 ) -> Dialogue:
@@ -827,9 +838,11 @@ def dialogue(
     kinds = [kind or rng.choices(list(KINDS), list(KINDS.values()))[0]]
     if kinds[0] in ("missing", "ending"):
         count = 1
+    if kinds[0] == "plan":
+        return _plans(v)
     if kinds[0] in ("chain", "chain6", "chain10"):
         count = min(count, 2)
-    usual = [name for name in KINDS if name not in ("missing", "ending")]
+    usual = [name for name in KINDS if name not in ("missing", "ending", "plan")]
     kinds += [rng.choices(usual, [KINDS[name] for name in usual])[0] for _ in range(count - 1)]
     system = "" if v.chance(0.5) else v.pick(SYSTEMS) if v.chance(0.85) else v.words(8).capitalize() + "."
     base = dict(BUILT_IN)

@@ -56,7 +56,7 @@ class Stage:
 STAGES = (
     Stage("copying", minutes=10, processes=1, peak=1.0, ends_at_zero=False),
     Stage("dialogues", minutes=51, processes=1, peak=1.0, ends_at_zero=True),
-    Stage("again", minutes=52, processes=2, peak=0.6, ends_at_zero=True),
+    Stage("again", minutes=54, processes=2, peak=0.6, ends_at_zero=True),
 )
 
 
@@ -142,7 +142,7 @@ def save_model(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="of the time that each stage takes")
-    parser.add_argument("--count", type=int, default=100, help="dialogues of each kind in the final scores")
+    parser.add_argument("--count", type=int, default=200, help="dialogues of each kind in the final scores")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HOME)
     default = Path(tempfile.gettempdir()) / "demo-training"
@@ -164,12 +164,12 @@ def main() -> None:
     network.load_state_dict(torch.load(before))
     save_model(network, Tokenizer.from_file(str(words)), arguments.out)
 
-    from adapter import make, pirate  # these two need transformers and peft, the training does not
+    from adapter import make, spoken  # these two need transformers and peft, the training does not
     from evaluate import evaluate
 
     evaluate(arguments.out, arguments.count)
     make(arguments.out.resolve(), 4 * arguments.scale, arguments.seed)
-    evaluate(arguments.out.with_name(f"{arguments.out.name}-pirate-merged"), arguments.count, pirate)
+    evaluate(arguments.out.with_name(f"{arguments.out.name}-pirate-merged"), arguments.count, spoken)
 
 
 if __name__ == "__main__":
