@@ -23,15 +23,18 @@ class ModelStatus:
     """The environment's directory name; empty before it is known."""
     worker: str
     """Models with the same value share one process."""
-    pid: int | None
+    pid: int
+    """0 without a process."""
     in_flight: int
     queued: int
     """Requests that wait until the model is ready."""
     restarts: int
     """Starts after a failure."""
     memory_bytes: int
-    loaded_at: str | None
-    last_used_at: str | None
+    loaded_at: str
+    """ISO 8601, UTC; empty while it is not loaded."""
+    last_used_at: str
+    """The same; empty before the first use."""
     progress: Progress | None = None
     last_error: Failure | None = None
     info: Mapping[str, object] = field(default_factory=dict)
