@@ -89,7 +89,7 @@ def spoken(made: Dialogue) -> Dialogue:
 def batch(rng: random.Random, tokenizer: Tokenizer) -> list[Example]:
     examples: list[Example] = []
     while sum(len(ids) for ids, _ in examples) < 3000:
-        kind = "talk" if rng.random() < 0.25 else None
+        kind = "talk" if rng.random() < 0.25 else rng.choice(("single", "chain", "pair", "mixed", "broken", "missing"))
         example = encode(tokenizer, spoken(dialogue(rng, kind)))
         if len(example[0]) <= LONGEST:
             examples.append(example)
