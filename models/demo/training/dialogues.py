@@ -322,6 +322,8 @@ def written(path: str, content: str) -> Call:
 
 def write(v: Values) -> Task:
     path, content = v.file(), v.content()
+    if v.chance(0.12):  # "hello" to hello.txt
+        content = path.split("/")[-1].split(".")[0] or content
     call = written(path, content)
     return Task(phrase(v, WRITE, p=path, w=quoted(v, content)), [[call]], told(call))
 

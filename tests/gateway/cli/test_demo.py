@@ -8,7 +8,7 @@ from pathlib import Path
 
 SCRIPT = [
     {"tool_calls": [{"name": "calculator", "arguments": {"expression": "17 + 5"}}]},
-    {"tool_calls": [{"name": "write_file", "arguments": {"path": "hello.txt", "content": "hello"}}]},
+    {"tool_calls": [{"name": "write_file", "arguments": {"path": "greeting.txt", "content": "hello"}}]},
     {"content": "Done."},
 ]
 
@@ -24,7 +24,7 @@ def test_the_demo_without_a_terminal_approves_nothing_and_leaves_nothing(home, t
     assert told.returncode == 0, told.stderr
     assert 'calculator(expression="17 + 5")\n  -> 22\n' in told.stdout
     assert "Nobody is at the terminal, so write_file is not approved." in told.stdout
-    assert "hello.txt in the workspace was not written" in told.stdout
+    assert "greeting.txt in the workspace was not written" in told.stdout
     for step in ("gateway", "process", "first answer"):
         assert re.search(rf"^{step} +[\d.]+ m?s", told.stdout, re.MULTILINE), step
     assert re.search(r"1 +calculator\(expression=\"17 \+ 5\"\) +[\d.]+ ms", told.stdout)
@@ -37,8 +37,8 @@ def test_the_demo_in_a_terminal_asks_and_stays_up_until_ctrl_c(home, tmp_path: P
     for _ in range(2):  # The fake model writes in both runs.
         demo.expect_exact("[y] once  [a] always in this session  [n] no: ")
         demo.sendline("y")
-        demo.expect_exact("Wrote 5 bytes to hello.txt.")
-    demo.expect_exact("hello.txt in the workspace holds 'hello'")
+        demo.expect_exact("Wrote 5 bytes to greeting.txt.")
+    demo.expect_exact("greeting.txt in the workspace holds 'hello'")
     demo.expect_exact("It stays up until Ctrl-C.")
     assert home.bain("status").returncode == 0
     demo.sendintr()

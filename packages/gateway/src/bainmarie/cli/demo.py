@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 MODEL = "demo"
 QUESTION = "Who are you?"
 CHAIN = "Start with 17, add 5, then multiply the result by 3, subtract 4, add 100, multiply by 2, then subtract 7."
-WRITING = 'Write "hello" to hello.txt.'
-WRITTEN = "hello.txt"
+WRITING = 'Write "hello" to greeting.txt.'
+WRITTEN = "greeting.txt"
 OTHER_COLUMNS = 46
 """Width of the turns' table without the calls."""
 
