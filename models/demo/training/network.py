@@ -220,7 +220,7 @@ def config(shape: Shape, bos: int, eos: int, pad: int) -> dict[str, object]:
         "bos_token_id": bos,
         "eos_token_id": eos,
         "pad_token_id": pad,
-        "torch_dtype": "bfloat16",
+        "torch_dtype": "float32",
     }
 
 
