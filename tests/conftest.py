@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+
+# A program started in the background is born with SIGINT ignored, and so are its children: they could not be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 BAIN = Path(sys.executable).with_name("bain")
