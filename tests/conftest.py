@@ -17,7 +17,7 @@ import httpx2
 import psutil
 import pytest
 
-# A program started in the background is born with SIGINT ignored, and so are its children: they could not be interrupted.
+# A program started in the background is born with SIGINT ignored, and so are its children: nothing could stop them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
