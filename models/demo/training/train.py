@@ -56,7 +56,7 @@ class Stage:
 STAGES = (
     Stage("copying", minutes=10, processes=1, peak=1.0, ends_at_zero=False),
     Stage("dialogues", minutes=51, processes=1, peak=1.0, ends_at_zero=True),
-    Stage("again", minutes=54, processes=2, peak=0.6, ends_at_zero=True),
+    Stage("again", minutes=66, processes=2, peak=0.6, ends_at_zero=True),
 )
 
 
