@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
+from bainmarie import errors
 from bainmarie.errors import (
     ApprovalFailed,
     BadRequest,
@@ -22,16 +22,12 @@ class GatewayError(BainError):
     """The gateway itself failed: an answer with status 500 and no code that we know."""
 
 
-def _kinds(kind: type[BainError]) -> Iterator[type[BainError]]:
-    for below in kind.__subclasses__():
-        yield below
-        yield from _kinds(below)
-
-
-_BY_CODE = {kind.code: kind for kind in _kinds(BainError)}
+_KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BainError)]
+"""Those that are told apart outside; parts of the gateway have some of their own."""
+_BY_CODE = {kind.code: kind for kind in _KINDS if kind is not BainError}
 _SHARED = (BainError.type, BadRequest.type)
 """Types of several kinds."""
-_BY_TYPE = {kind.type: kind for kind in _kinds(BainError) if kind.type not in _SHARED}
+_BY_TYPE = {kind.type: kind for kind in _KINDS if kind.type not in _SHARED}
 _BY_STATUS: dict[int, type[BainError]] = {
     401: Refused,
     403: Refused,
