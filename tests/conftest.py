@@ -159,9 +159,9 @@ def start_gateway(home: Path, tmp_path: Path) -> Iterator[Callable[..., Gateway]
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo_gateway(kept_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway with the built-in models for all tests that only ask it something."""
+    """One gateway with the built-in models for all tests of a file that only ask it something."""
     folder = tmp_path_factory.mktemp("demo-gateway")
     gateway = launch_gateway(make_home(kept_home, folder / "home"), folder, "version: 1\n")
     yield gateway
