@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -28,8 +29,8 @@ def main() -> None:
         with httpx2.Client(base_url=address) as http:
             [status] = [m for m in http.get("/api/status").json()["models"] if m["id"] == "echo"]
         [socket] = Path(os.environ["BAIN_HOME"], "run").glob("*.sock")
-        through = asyncio.run(warm(aiohttp.TCPConnector(), address))
-        direct = asyncio.run(warm(aiohttp.UnixConnector(str(socket)), "http://worker"))
+        through = asyncio.run(warm(aiohttp.TCPConnector, address))
+        direct = asyncio.run(warm(lambda: aiohttp.UnixConnector(str(socket)), "http://worker"))
     table(
         "200 first requests at once (fake engine)",
         ("answered with 200", "weights loaded, times", "restarts", "until the last answer, s"),
@@ -55,10 +56,10 @@ async def burst(address: str) -> tuple[float, list[int]]:
         return perf_counter() - began, list(codes)
 
 
-async def warm(connector: aiohttp.BaseConnector, address: str) -> float:
+async def warm(connector: Callable[[], aiohttp.BaseConnector], address: str) -> float:
     """Median milliseconds of one request after another."""
     seconds = []
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with aiohttp.ClientSession(connector=connector()) as session:
         for _ in range(REQUESTS):
             began = perf_counter()
             async with session.post(address + PATH, data=BODY, headers=HEADERS) as response:
