@@ -36,8 +36,14 @@ def refused(parse=chat, **fields):
         ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages.0.tool_calls.0.function"),
         ({"model": ""}, "model"),
         ({"model": 5}, "model"),
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"word": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "5"),
+        ({"ignore_eos": 1}, "ignore_eos"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
@@ -124,7 +130,8 @@ def test_completion_prompts():
     for prompt in (None, "", [], ["a", "b"], [1, 2]):
         assert refused(parse, prompt=prompt) == "prompt"
     assert refused(parse, prompt="x", echo=True) == "echo"
-    assert refused(parse, prompt="x", logprobs=1) == "logprobs"
+    assert refused(parse, prompt="x", logprobs=21) == "logprobs"
+    assert parse(prompt="x", logprobs=0).wish.logprobs == 0
 
 
 def test_plain_text_joins_the_texts_with_one_line_break():

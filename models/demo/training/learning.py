@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MUON_RATE, ADAM_RATE = 0.02, 0.004
-MICRO_BATCH = 1600
+MICRO_BATCH = 800
 """Tokens, padding included, that go through the network at once: more fall out of a small core's cache."""
 
 Example = tuple[list[int], list[int]]

@@ -57,6 +57,7 @@ STAGES = (
     Stage("copying", minutes=10, processes=1, peak=1.0, ends_at_zero=False),
     Stage("dialogues", minutes=51, processes=1, peak=1.0, ends_at_zero=True),
     Stage("again", minutes=66, processes=2, peak=0.6, ends_at_zero=True),
+    Stage("polish", minutes=75, processes=1, peak=0.45, ends_at_zero=True),
 )
 
 

@@ -12,7 +12,8 @@ stderr    The log: warnings, traces, what libraries print.
 socket    `WorkerConfig.socket`, mode 0600, made anew if it is there already and removed at the end; or, where that is
           empty, a free loopback port that `Listening` names, with the token.
 SIGTERM   Takes no more connections, cancels what runs, exit status 0 (SIGINT alike).
-exit      0 asked to stop · 1 `Failed` was sent · 2 the configuration line is wrong · 70 the fake engine's crash.
+exit      0 asked to stop · 1 `Failed` was sent · 2 the configuration line is wrong · 70 the fake engine's crash ·
+          71 a defect in the engine.
           A signal's status when something outside has ended it; SIGIO (Linux) is the end of stdin during the load.
 """
 

@@ -13,6 +13,7 @@ from typing import Any
 from bainmarie_protocol import Progress
 from bainmarie_worker import files
 from bainmarie_worker.engine.engine import Report
+from bainmarie_worker.engine.lora import Routing, route
 from bainmarie_worker.engine.sequence import Adapter
 from bainmarie_worker.errors import LoadError
 
@@ -26,12 +27,27 @@ _INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "F
 class Adapters:
     """All adapters of one base model. For the engine's thread only."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, mix: bool = False) -> None:
+        """With `mix`, adapters that can be are made ready to share a pass (see `mixed`)."""
+        self._mix = mix
         self._model = model
         self._peft: Any = None
         self._names: dict[str, str] = {}
         self._made = 0
         self._active: Adapter = None
+        self._routing = Routing()
+        self.mixed = mix
+        """Whether sequences with different adapters may share a pass: see `assign`, else `use`."""
+
+    def assign(self, groups: list[tuple[Adapter, int]]) -> None:
+        """Where `mixed`: so many rows of the next pass belong to this adapter, in this order."""
+        self._routing.spans.clear()
+        row = 0
+        for path, rows in groups:
+            if path is not None:
+                self._routing.spans.append((self._names[path], row, row + rows))
+            row += rows
+        self._routing.rows = row
 
     def use(self, path: Adapter) -> None:
         """From now on the model computes with this adapter alone, or with none. Loads it if need be."""
@@ -65,9 +81,11 @@ class Adapters:
         name = f"adapter{self._made}"
         try:
             if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self._model, path, adapter_name=name)
+                self._peft = PeftModel.from_pretrained(
+                    self._model, path, adapter_name=name, autocast_adapter_dtype=False
+                )
             else:
-                self._peft.load_adapter(path, adapter_name=name)
+                self._peft.load_adapter(path, adapter_name=name, autocast_adapter_dtype=False)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise self._failed(path, name, error) from error
         self._names[path] = name
@@ -90,6 +108,7 @@ class Adapters:
     def _rest(self) -> None:
         """After a change of the set no adapter is on, whatever peft has made of it."""
         self._active = None
+        self.mixed = self._mix and (self._peft is None or route(self._model, self._routing))
         if self._peft is not None:
             self._peft.base_model.disable_adapter_layers()
 

@@ -1,7 +1,8 @@
-"""From a request to the sequence that the engine shall continue: prompt text, token ids, how many may follow."""
+"""From a request to the sequences that the engine shall continue: prompt text, token ids, how many may follow."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bainmarie_protocol import ServedModel
@@ -10,20 +11,38 @@ from bainmarie_worker.engine.sequence import Sequence
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.messages import plain_text
 from bainmarie_worker.requests import ChatRequest, CompletionRequest, Wish
+from bainmarie_worker.transcripts import Transcripts
 
 _PLAIN_TOKENS = 1024
 """Answer at most when the request names no max_tokens and no template tells the model where to end."""
 
 
-def chat_sequence(request: ChatRequest, served: ServedModel, runner: Runner) -> Sequence:
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued, and as which text the model reads it."""
+
+    text: str
+    sequence: Sequence
+
+    def sequences(self, count: int) -> list[Sequence]:
+        """So many of the same, each with a seed of its own where the request has one."""
+        sampling = self.sequence.sampling
+        if sampling.seed is None:
+            return [self.sequence] * count
+        seeds = [sampling.seed + number for number in range(count)]
+        return [replace(self.sequence, sampling=replace(sampling, seed=seed)) for seed in seeds]
+
+
+def chat_prompt(request: ChatRequest, served: ServedModel, runner: Runner, transcripts: Transcripts) -> Prompt:
     """Through the model's chat template, or for `prompt: plain` the messages' text alone.
 
     The template writes begin tokens itself, so none are added to its text. RequestError 400 if there is no template.
     """
     messages = _with_system_prompt(request.messages, served.system_prompt)
     if served.prompt == "plain":
-        ids = runner.tokenizer.encode(plain_text(tuple(messages)), special=True)
-        return _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS)
+        plain = plain_text(tuple(messages))
+        ids = runner.tokenizer.encode(plain, special=True)
+        return Prompt(plain, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS))
     if not runner.tokenizer.template:
         raise RequestError(
             400,
@@ -33,13 +52,13 @@ def chat_sequence(request: ChatRequest, served: ServedModel, runner: Runner) -> 
             hint="Set `prompt: plain` for it in bain.yaml, or add chat_template.jinja to its files.",
         )
     text = runner.tokenizer.render(messages, list(request.tools) or None)
-    return _sequence(request.wish, served, runner, runner.tokenizer.encode(text, special=False), None)
+    return Prompt(text, _sequence(request.wish, served, runner, transcripts.encode(text), None))
 
 
-def completion_sequence(request: CompletionRequest, served: ServedModel, runner: Runner) -> Sequence:
+def completion_prompt(request: CompletionRequest, served: ServedModel, runner: Runner) -> Prompt:
     """The prompt as it is, with what the tokenizer puts around a raw text."""
     ids = runner.tokenizer.encode(request.prompt, special=True)
-    return _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS)
+    return Prompt(request.prompt, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS))
 
 
 def _with_system_prompt(messages: tuple[dict[str, Any], ...], default: str | None) -> list[dict[str, Any]]:
@@ -70,4 +89,6 @@ def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], m
         max_tokens=min(room, wish.max_tokens or most or room),
         sampling=wish.sampling_over(runner.defaults),
         adapter=served.adapter,
+        ignore_eos=wish.ignore_eos,
+        logprobs=wish.logprobs,
     )

@@ -10,13 +10,13 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
 from bainmarie_worker.engine.engine import Report, Tokenizer
-from bainmarie_worker.engine.sequence import Finish, Sequence
+from bainmarie_worker.engine.sequence import Adapter, Finish, Sequence, TokenStream
 from bainmarie_worker.errors import LoadError
 
 _CONTEXT = 32768
@@ -31,6 +31,8 @@ class FakeOptions:
 
     load_seconds: float = 0.0
     token_seconds: float = 0.0
+    batch: int = 1
+    """Sequences at work at once."""
     fail_load: str = ""
     """The code of the LoadError that ends the load."""
     crash_at_load: bool = False
@@ -58,6 +60,12 @@ def load(config: WorkerConfig, report: Report) -> FakeRunner:
     return FakeRunner(config, options)
 
 
+@dataclass
+class _Answer:
+    ids: list[int]
+    given: int = 0
+
+
 class FakeRunner:
     """Implements `Runner`."""
 
@@ -75,20 +83,50 @@ class FakeRunner:
         }
         self._options = options
         self._tokens = 0
+        self._waiting: deque[TokenStream] = deque()
+        self._answers: dict[TokenStream, _Answer] = {}
 
-    def generate(self, sequence: Sequence, accept: Callable[[int], None], cancelled: threading.Event) -> Finish:
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._answers)
+
+    @property
+    def running(self) -> int:
+        return len(self._answers)
+
+    def submit(self, stream: TokenStream) -> None:
+        self._waiting.append(stream)
+
+    def uses(self, adapter: Adapter) -> bool:
+        return any(stream.sequence.adapter == adapter for stream in (*self._answers, *self._waiting))
+
+    def step(self) -> None:
+        """One token for each of the sequences at work, of which there are at most `batch`."""
+        while self._waiting and len(self._answers) < self._options.batch:
+            stream = self._waiting.popleft()
+            self._answers[stream] = self._start(stream.sequence)
+        next(iter(self._answers)).cancelled.wait(self._options.token_seconds)
+        for stream, answer in list(self._answers.items()):
+            finish = Finish("cancelled", answer.given) if stream.cancelled.is_set() else self._advance(stream, answer)
+            if finish is not None:
+                del self._answers[stream]
+                stream.put(finish)
+
+    def _start(self, sequence: Sequence) -> _Answer:
         answer = self._answer(self.tokenizer.decode(list(sequence.prompt)))
-        ids = self.tokenizer.encode(answer, special=False)
-        for count, token in enumerate(ids[: sequence.max_tokens], 1):
-            if cancelled.wait(self._options.token_seconds):
-                return Finish("cancelled", count - 1)
+        return _Answer(self.tokenizer.encode(answer, special=False))
+
+    def _advance(self, stream: TokenStream, answer: _Answer) -> Finish | None:
+        most = stream.sequence.max_tokens
+        if answer.given < min(len(answer.ids), most):
             if self._tokens == self._options.crash_after_tokens:
                 _crash(f"after {self._tokens} tokens")
             self._tokens += 1
-            accept(token)
-        if len(ids) >= sequence.max_tokens:
-            return Finish("length", sequence.max_tokens)
-        return Finish("stop", len(ids) + 1)
+            stream.put(answer.ids[answer.given])
+            answer.given += 1
+        if answer.given >= most:
+            return Finish("length", most)
+        return Finish("stop", answer.given + 1) if answer.given == len(answer.ids) else None
 
     def load_adapter(self, path: str, report: Report) -> None:
         report(Progress("adapter", detail=path))
@@ -133,6 +171,9 @@ class FakeTokenizer:
                 self._words.append(word)
             ids.append(self._ids[word])
         return ids
+
+    def is_boundary(self, text: str) -> bool:
+        return False
 
     def decode(self, ids: list[int]) -> str:
         return "".join(self._words[token] for token in ids)

@@ -1,4 +1,4 @@
-"""From a stream of tokens to what a client may see: words, tool calls, and how it ended."""
+"""From a stream of tokens to what a client may see: words, tool calls, probabilities, and how it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from bainmarie_worker.detokenize import Detokenizer, StopStrings
-from bainmarie_worker.engine.sequence import TokenStream
+from bainmarie_worker.engine.sequence import Drawn, TokenStream
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.tool_parsers import CallStart, Delta, Parser, Text
 
@@ -22,6 +22,15 @@ class Outcome:
     cached_tokens: int
 
 
+@dataclass(frozen=True)
+class Chance:
+    """A token as text with its log probability, and the likeliest ones at its place."""
+
+    token: str
+    logprob: float
+    likeliest: tuple[tuple[str, float], ...]
+
+
 class Reading:
     """Reads one token stream to its end. `outcome` is set when `deltas` has ended."""
 
@@ -29,18 +38,24 @@ class Reading:
         self, stream: TokenStream, decode: Callable[[list[int]], str], stop: tuple[str, ...], parser: Parser | None
     ) -> None:
         self.outcome: Outcome | None = None
+        self.ids: list[int] = []
+        """The answer's tokens so far."""
         self._stream = stream
+        self._decode = decode
         self._text = Detokenizer(decode)
         self._stop = StopStrings(stop)
         self._parser = parser
         self._called = False
+        self._chances: list[Chance] = []
 
     async def deltas(self) -> AsyncIterator[Delta]:
         """Pieces as they become certain. Leaving early, for whatever reason, cancels the sequence."""
-        tokens = 0
         try:
-            async for token in self._stream:
-                tokens += 1
+            async for item in self._stream:
+                if isinstance(item, Drawn):
+                    self._chances.append(self._chance(item))
+                token = item.token if isinstance(item, Drawn) else item
+                self.ids.append(token)
                 for delta in self._parsed(self._stop.feed(self._text.feed(token))):
                     yield delta
                 if self._stop.found:
@@ -52,7 +67,20 @@ class Reading:
                 yield delta
         finally:
             self._stream.cancel()
-        self.outcome = self._ended(tokens)
+        self.outcome = self._ended(len(self.ids))
+
+    def chances(self) -> list[Chance]:
+        """Those of the tokens since the last call; always empty where the request asks for none."""
+        taken, self._chances = self._chances, []
+        return taken
+
+    def text(self) -> str:
+        """The answer as the model wrote it, with the marks of tool calls."""
+        return self._decode(self.ids)
+
+    def _chance(self, drawn: Drawn) -> Chance:
+        likeliest = tuple((self._decode([token]), value) for token, value in drawn.likeliest)
+        return Chance(self._decode([drawn.token]), drawn.logprob, likeliest)
 
     def _parsed(self, text: str) -> list[Delta]:
         if not text:

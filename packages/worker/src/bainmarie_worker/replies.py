@@ -5,94 +5,128 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Union
 
-from bainmarie_worker.reading import Outcome
+from bainmarie_worker.reading import Chance, Outcome
 from bainmarie_worker.tool_parsers import CallArguments, CallStart, Delta, Text
 
 Json = dict[str, Any]
 
 
 class ChatReply:
-    """One answer of /v1/chat/completions. Feed it every delta; ask for chunks as they come or for the whole."""
+    """One choice of an answer of /v1/chat/completions. Feed it every delta; ask for chunks or for the whole choice."""
 
-    def __init__(self, model: str) -> None:
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+    def __init__(self, index: int) -> None:
+        self._index = index
         self._words: list[str] = []
         self._calls: list[Json] = []
+        self._chances: list[Json] | None = None
 
-    def opening(self) -> Json:
-        """The first chunk: who speaks."""
-        return self._chunk({"role": "assistant", "content": ""})
+    @staticmethod
+    def head(model: str) -> Json:
+        """What all chunks of one answer have in common; `whole` changes its `object`."""
+        name = f"chatcmpl-{secrets.token_hex(12)}"
+        return {"id": name, "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
 
-    def add(self, delta: Delta) -> Json:
-        """Notes the delta; returns its chunk."""
-        if isinstance(delta, Text):
-            self._words.append(delta.text)
-            return self._chunk({"content": delta.text})
-        if isinstance(delta, CallStart):
-            function = {"name": delta.name, "arguments": ""}
-            call = {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
-            self._calls.append(call)
-            return self._chunk({"tool_calls": [{"index": delta.index, **call, "function": dict(function)}]})
-        assert isinstance(delta, CallArguments)
-        self._calls[delta.index]["function"]["arguments"] += delta.text
-        return self._chunk({"tool_calls": [{"index": delta.index, "function": {"arguments": delta.text}}]})
+    def opening(self) -> Json | None:
+        """The first chunk's choice: who speaks."""
+        return self._choice({"role": "assistant", "content": ""})
+
+    def add(self, delta: Delta, chances: Sequence[Chance] = ()) -> Json:
+        """Notes the delta; returns its chunk's choice."""
+        shown = [_chance(chance) for chance in chances]
+        if shown:
+            self._chances = [*(self._chances or []), *shown]
+        choice = self._choice(self._delta(delta))
+        if shown:
+            choice["logprobs"] = {"content": shown, "refusal": None}
+        return choice
 
     def closing(self, outcome: Outcome) -> Json:
-        """The last chunk with a choice."""
-        return self._chunk({}, outcome.finish_reason)
-
-    def usage(self, outcome: Outcome) -> Json:
-        """The chunk after it, for those who asked for one."""
-        return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(outcome)}
+        """The last chunk's choice."""
+        return self._choice({}, outcome.finish_reason)
 
     def whole(self, outcome: Outcome) -> Json:
-        """The answer in one piece. Content is null where there are calls and no words."""
+        """The choice in one piece. Content is null where there are calls and no words."""
         words = "".join(self._words)
         message: Json = {"role": "assistant", "content": words if words or not self._calls else None}
         if self._calls:
             message["tool_calls"] = self._calls
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish_reason}
-        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": _usage(outcome)}
+        chances = None if self._chances is None else {"content": self._chances, "refusal": None}
+        return {"index": self._index, "message": message, "logprobs": chances, "finish_reason": outcome.finish_reason}
 
-    def _chunk(self, delta: Json, finish_reason: str | None = None) -> Json:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+    def _delta(self, delta: Delta) -> Json:
+        if isinstance(delta, Text):
+            self._words.append(delta.text)
+            return {"content": delta.text}
+        if isinstance(delta, CallStart):
+            function = {"name": delta.name, "arguments": ""}
+            call = {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+            self._calls.append(call)
+            return {"tool_calls": [{"index": delta.index, **call, "function": dict(function)}]}
+        assert isinstance(delta, CallArguments)
+        self._calls[delta.index]["function"]["arguments"] += delta.text
+        return {"tool_calls": [{"index": delta.index, "function": {"arguments": delta.text}}]}
+
+    def _choice(self, delta: Json, finish_reason: str | None = None) -> Json:
+        return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
 class CompletionReply:
-    """One answer of /v1/completions; the same words as `ChatReply`."""
+    """One choice of an answer of /v1/completions; the same words as `ChatReply`."""
 
-    def __init__(self, model: str) -> None:
-        self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model,
-        }
+    def __init__(self, index: int) -> None:
+        self._index = index
         self._words: list[str] = []
+        self._chances: list[Chance] = []
 
-    def opening(self) -> None:
+    @staticmethod
+    def head(model: str) -> Json:
+        name = f"cmpl-{secrets.token_hex(12)}"
+        return {"id": name, "object": "text_completion", "created": int(time.time()), "model": model}
+
+    def opening(self) -> Json | None:
         """Nothing is said before the first word."""
+        return None
 
-    def add(self, delta: Delta) -> Json:
+    def add(self, delta: Delta, chances: Sequence[Chance] = ()) -> Json:
         assert isinstance(delta, Text)
+        choice = self._choice(delta.text, chances)
         self._words.append(delta.text)
-        return self._chunk(delta.text)
+        self._chances += chances
+        return choice
 
     def closing(self, outcome: Outcome) -> Json:
-        return self._chunk("", outcome.finish_reason)
-
-    def usage(self, outcome: Outcome) -> Json:
-        return {**self._head, "choices": [], "usage": _usage(outcome)}
+        return self._choice("", (), outcome.finish_reason)
 
     def whole(self, outcome: Outcome) -> Json:
-        return {**self._chunk("".join(self._words), outcome.finish_reason), "usage": _usage(outcome)}
+        words, self._words = "".join(self._words), []
+        return self._choice(words, self._chances, outcome.finish_reason)
 
-    def _chunk(self, text: str, finish_reason: str | None = None) -> Json:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
-        return {**self._head, "choices": [choice]}
+    def _choice(self, text: str, chances: Sequence[Chance], finish_reason: str | None = None) -> Json:
+        logprobs = _completion_chances(chances, len("".join(self._words))) if chances else None
+        return {"index": self._index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+Reply = Union[ChatReply, CompletionReply]
+
+
+def whole(head: Json, replies: Sequence[Reply], outcomes: Sequence[Outcome]) -> Json:
+    """The answer in one piece."""
+    choices = [reply.whole(outcome) for reply, outcome in zip(replies, outcomes)]
+    return {**head, "object": head["object"].removesuffix(".chunk"), "choices": choices, "usage": usage(outcomes)}
+
+
+def usage(outcomes: Sequence[Outcome]) -> Json:
+    """The tokens of an answer: its prompt's once, those of all its choices."""
+    prompt, completion = outcomes[0].prompt_tokens, sum(outcome.completion_tokens for outcome in outcomes)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": outcomes[0].cached_tokens},
+    }
 
 
 def event(data: Json) -> bytes:
@@ -103,10 +137,21 @@ def event(data: Json) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def _usage(outcome: Outcome) -> Json:
+def _chance(chance: Chance) -> Json:
+    shown = {"token": chance.token, "logprob": chance.logprob, "bytes": list(chance.token.encode())}
+    likeliest = [{"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in chance.likeliest]
+    return {**shown, "top_logprobs": likeliest}
+
+
+def _completion_chances(chances: Sequence[Chance], offset: int) -> Json:
+    """The older shape: lists side by side; `text_offset` counts characters from the answer's start."""
+    offsets = []
+    for chance in chances:
+        offsets.append(offset)
+        offset += len(chance.token)
     return {
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": outcome.cached_tokens},
+        "tokens": [chance.token for chance in chances],
+        "token_logprobs": [chance.logprob for chance in chances],
+        "top_logprobs": [dict(chance.likeliest) for chance in chances],
+        "text_offset": offsets,
     }

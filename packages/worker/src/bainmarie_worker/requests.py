@@ -16,6 +16,10 @@ from bainmarie_worker.messages import read_messages
 
 _STOPS = 16
 """Stop strings of one request at most (OpenAI takes 4)."""
+_LIKELIEST = 20
+"""Likeliest tokens told beside each at most, as OpenAI has it."""
+_ANSWERS = 128
+"""Answers of one request at most, as OpenAI has it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Wish:
     """The fields of `Sampling` that the request sets itself."""
     stop: tuple[str, ...]
     max_tokens: int | None
+    n: int = 1
+    """Answers wanted."""
+    logprobs: int | None = None
+    """So many of the likeliest tokens are told beside each; None: no probabilities."""
+    ignore_eos: bool = False
 
     def sampling_over(self, defaults: dict[str, Any]) -> Sampling:
         """The request's settings over the model's. One that sets top_p or the like, but no temperature, samples."""
@@ -71,20 +80,14 @@ def parse_body(body: bytes) -> dict[str, Any]:
 def parse_chat(body: bytes) -> ChatRequest:
     """RequestError 400 with `param` where something is off."""
     data = parse_body(body)
-    wish = _wish(data, ("max_completion_tokens", "max_tokens"))
-    if data.get("logprobs"):
-        raise _unsupported("logprobs")
-    if data.get("top_logprobs"):
-        raise _unsupported("top_logprobs")
+    wish = _wish(data, ("max_completion_tokens", "max_tokens"), _chat_logprobs(data))
     return ChatRequest(wish, read_messages(data.get("messages")), _tools(data))
 
 
 def parse_completion(body: bytes) -> CompletionRequest:
     """RequestError 400 with `param` where something is off."""
     data = parse_body(body)
-    wish = _wish(data, ("max_tokens",))
-    if data.get("logprobs") is not None:
-        raise _unsupported("logprobs")
+    wish = _wish(data, ("max_tokens",), _number(data, "logprobs", 0, _LIKELIEST, whole=True))
     for name in ("echo", "suffix"):
         if data.get(name):
             raise _unsupported(name)
@@ -98,14 +101,28 @@ def parse_completion(body: bytes) -> CompletionRequest:
     return CompletionRequest(wish, prompt)
 
 
-def _wish(data: dict[str, Any], limits: tuple[str, ...]) -> Wish:
+def _chat_logprobs(data: dict[str, Any]) -> int | None:
+    likeliest = _number(data, "top_logprobs", 0, _LIKELIEST, whole=True)
+    if _flag(data, "logprobs"):
+        return int(likeliest or 0)
+    if likeliest:
+        raise _bad("top_logprobs", "needs `logprobs: true`")
+    return None
+
+
+def _logit_bias(data: dict[str, Any]) -> tuple[tuple[int, float], ...] | None:
+    value = data.get("logit_bias")
+    if not value:
+        return None
+    if not isinstance(value, dict) or not all(str(token).isdigit() for token in value):
+        raise _bad("logit_bias", "must be an object with token ids as keys")
+    return tuple((int(token), _number(value, token, -100, 100) or 0.0) for token in value)
+
+
+def _wish(data: dict[str, Any], limits: tuple[str, ...], logprobs: int | None) -> Wish:
     model = data.get("model")
     if not isinstance(model, str) or not model:
         raise _bad("model", "must be the name of a model")
-    if data.get("n") not in (None, 1):
-        raise _unsupported("n")
-    if data.get("logit_bias"):
-        raise _unsupported("logit_bias")
     form = data.get("response_format")
     if form is not None and (not isinstance(form, dict) or form.get("type") != "text"):
         raise _unsupported("response_format")
@@ -120,6 +137,9 @@ def _wish(data: dict[str, Any], limits: tuple[str, ...]) -> Wish:
         sampling=_sampling(data),
         stop=_stop(data.get("stop")),
         max_tokens=next((int(value) for value in given if value is not None), None),
+        n=_number(data, "n", 1, _ANSWERS, whole=True) or 1,
+        logprobs=logprobs,
+        ignore_eos=_flag(data, "ignore_eos"),
     )
 
 
@@ -132,6 +152,7 @@ def _sampling(data: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         "repetition_penalty": _number(data, "repetition_penalty", 0.01, 100),
         "presence_penalty": _number(data, "presence_penalty", -2, 2),
         "frequency_penalty": _number(data, "frequency_penalty", -2, 2),
+        "logit_bias": _logit_bias(data),
         "seed": _number(data, "seed", -(2**63), 2**63 - 1, whole=True),
     }
     if read["top_k"] is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator
-from typing import Any, Union
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,18 +12,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bainmarie_protocol import ServedModel, paths
 from bainmarie_worker import tool_parsers
-from bainmarie_worker.chat import chat_sequence, completion_sequence
-from bainmarie_worker.disconnect import EventStream, endpoint
-from bainmarie_worker.engine.engine import Engine
-from bainmarie_worker.engine.sequence import Sequence
+from bainmarie_worker.answers import Asked, answer
+from bainmarie_worker.chat import chat_prompt, completion_prompt
+from bainmarie_worker.disconnect import endpoint
+from bainmarie_worker.engine.engine import Engine, Tokenizer
 from bainmarie_worker.errors import LoadError, RequestError
-from bainmarie_worker.reading import Reading
-from bainmarie_worker.replies import DONE, ChatReply, CompletionReply, event
-from bainmarie_worker.requests import Wish, parse_body, parse_chat, parse_completion
+from bainmarie_worker.replies import ChatReply, CompletionReply
+from bainmarie_worker.requests import parse_body, parse_chat, parse_completion
 from bainmarie_worker.served import Served
 from bainmarie_worker.tool_parsers import Parser
-
-Reply = Union[ChatReply, CompletionReply]
+from bainmarie_worker.transcripts import Transcripts
 
 
 def build_app(engine: Engine, served: Served, token: str) -> ASGIApp:
@@ -46,21 +42,27 @@ class _Server:
     def __init__(self, engine: Engine, served: Served) -> None:
         self._engine = engine
         self._served = served
+        self._known: Transcripts | None = None
 
     async def chat(self, request: Request) -> Response:
         runner = self._engine.runner
         asked = parse_chat(request.state.body)
         model = self._served.get(asked.wish.model)
-        sequence = chat_sequence(asked, model, runner)
-        parser = tool_parsers.parser_for(runner.tokenizer.template) if asked.tools else None
-        return await self._answer(asked.wish, sequence, parser, ChatReply(model.name))
+        transcripts = self._transcripts(runner.tokenizer)
+        prompt = chat_prompt(asked, model, runner, transcripts)
+
+        def parser() -> Parser | None:
+            return tool_parsers.parser_for(runner.tokenizer.template) if asked.tools else None
+
+        return await answer(self._engine, Asked(asked.wish, prompt, ChatReply, parser), model.name, transcripts.note)
 
     async def completions(self, request: Request) -> Response:
-        runner = self._engine.runner
         asked = parse_completion(request.state.body)
         model = self._served.get(asked.wish.model)
-        sequence = completion_sequence(asked, model, runner)
-        return await self._answer(asked.wish, sequence, None, CompletionReply(model.name))
+        prompt = completion_prompt(asked, model, self._engine.runner)
+        return await answer(
+            self._engine, Asked(asked.wish, prompt, CompletionReply, lambda: None), model.name, lambda text, ids: None
+        )
 
     async def info(self, request: Request) -> Response:
         return JSONResponse(self._engine.info)
@@ -80,45 +82,15 @@ class _Server:
         name = parse_body(request.state.body).get("name")
         adapter = self._served.remove(str(name))
         if adapter is not None:
-            await self._engine.call(lambda runner, report: runner.unload_adapter(adapter))
+            await self._engine.call(
+                lambda runner, report: runner.unload_adapter(adapter), unless=lambda runner: runner.uses(adapter)
+            )
         return JSONResponse({"name": name, "loaded": False})
 
-    async def _answer(self, wish: Wish, sequence: Sequence, parser: Parser | None, reply: Reply) -> Response:
-        """Headers are sent when the first token is there: what fails before has an honest status."""
-        stream = self._engine.submit(sequence)
-        reading = Reading(stream, self._engine.runner.tokenizer.decode, wish.stop, parser)
-        try:
-            await stream.started()
-        except BaseException:
-            stream.cancel()
-            raise
-        if wish.stream:
-            return EventStream(_events(wish, reading, reply))
-        async for delta in reading.deltas():
-            reply.add(delta)
-        assert reading.outcome is not None
-        return JSONResponse(reply.whole(reading.outcome))
-
-
-async def _events(wish: Wish, reading: Reading, reply: Reply) -> AsyncIterator[bytes]:
-    """The answer as server-sent events. An error after the first byte is an event too, and then there is no finish."""
-    null: dict[str, Any] = {"usage": None} if wish.include_usage else {}
-    deltas = reading.deltas()
-    try:
-        opening = reply.opening()
-        if opening is not None:
-            yield event({**opening, **null})
-        async for delta in deltas:
-            yield event({**reply.add(delta), **null})
-        assert reading.outcome is not None
-        yield event({**reply.closing(reading.outcome), **null})
-        if wish.include_usage:
-            yield event(reply.usage(reading.outcome))
-    except RequestError as error:
-        yield event(error.to_json())
-    finally:
-        await deltas.aclose()  # type: ignore[attr-defined]
-    yield DONE
+    def _transcripts(self, tokenizer: Tokenizer) -> Transcripts:
+        if self._known is None:
+            self._known = Transcripts(lambda text: tokenizer.encode(text, special=False), tokenizer.is_boundary)
+        return self._known
 
 
 def _served_model(body: bytes) -> ServedModel:

@@ -16,6 +16,7 @@ class TransformersTokenizer:
         self._tokenizer = tokenizer
         self.template = _template(tokenizer)
         shown = set(tool_parsers.markers())
+        self._added = tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         self._hidden = {
             token_id
             for token_id, token in tokenizer.added_tokens_decoder.items()
@@ -44,6 +45,10 @@ class TransformersTokenizer:
         """Token ids; `special` adds what the tokenizer puts around a raw text, such as a begin token."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special)
         return ids
+
+    def is_boundary(self, text: str) -> bool:
+        """Whether the text begins with an added token: those never melt into what stands before them."""
+        return text.startswith(self._added)
 
     def decode(self, ids: list[int]) -> str:
         """The text without control tokens; tokens that mark tool calls stay. Incomplete characters become U+FFFD."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import os
+from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
 from bainmarie_worker.engine.engine import Report, Runner
-from bainmarie_worker.engine.sequence import Sequence
 from bainmarie_worker.loading import load
 
-_TOKENS = 3
+_OF_CUDA, _OF_MAIN = 0.8, 0.25
+"""Of what is free after the load: other models live in main memory too."""
 
 
 def load_and_warm(config: WorkerConfig, report: Report) -> Runner:
@@ -18,8 +19,30 @@ def load_and_warm(config: WorkerConfig, report: Report) -> Runner:
     from bainmarie_worker.engine.runner import TransformersRunner
 
     report(Progress("warmup"))
-    runner = TransformersRunner(loaded)
-    prompt = runner.tokenizer.encode("Hello", special=True) or [0]
-    runner.generate(Sequence(tuple(prompt), _TOKENS), lambda token: None, threading.Event())
+    runner = TransformersRunner(loaded, _cache_bytes(config, loaded.device))
     runner.tokenizer.warm()
     return runner
+
+
+def _cache_bytes(config: WorkerConfig, device: Any) -> int:
+    """The configured size, else a part of what is free now that the weights are in."""
+    if config.cache_bytes is not None:
+        return config.cache_bytes
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0] * _OF_CUDA)
+    return int(_free_memory() * _OF_MAIN)
+
+
+def _free_memory() -> int:
+    """Bytes of main memory that can be had without swapping; where the system does not say, half of all."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError):  # Windows
+        return 8 << 30

@@ -1,12 +1,13 @@
 """The engine: one thread that owns the model, and a bounded queue in front of it.
 
 Everything that touches the model happens on that thread: the load, the adapters, every forward pass. The event loop
-only submits and listens. Sequences run one after the other, in the order they came.
+only submits and listens. Between two steps of the runner the thread takes what has come in meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sys
 import threading
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from bainmarie_protocol import Progress
-from bainmarie_worker.engine.sequence import Finish, Sequence, TokenStream
+from bainmarie_worker.engine.sequence import Adapter, Sequence, TokenStream
 from bainmarie_worker.errors import LoadError, RequestError
 from bainmarie_worker.interpreter import interpreter_info
 
@@ -31,6 +32,7 @@ class Tokenizer(Protocol):
 
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str: ...
     def encode(self, text: str, *, special: bool) -> list[int]: ...
+    def is_boundary(self, text: str) -> bool: ...
     def decode(self, ids: list[int]) -> str: ...
     def warm(self) -> None: ...
 
@@ -45,11 +47,34 @@ class Runner(Protocol):
     """Sampling settings that the checkpoint wishes for, by the names of `Sampling`."""
     info: dict[str, object]
 
-    def generate(self, sequence: Sequence, accept: Callable[[int], None], cancelled: threading.Event) -> Finish:
-        """Calls `accept` with each token but the end token; ends within one step once `cancelled` is set."""
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do in `step`."""
+
+    @property
+    def running(self) -> int:
+        """Sequences at work, those that wait not counted."""
+
+    def submit(self, stream: TokenStream) -> None:
+        """Takes a sequence. Steps put its tokens, and at last its `Finish` or error, into the stream."""
+
+    def step(self) -> None:
+        """Moves all running sequences on, by a token or a part of their prompts; drops cancelled ones first.
+
+        An error of one sequence goes into its stream. What is raised is a defect and fails all.
+        """
+
+    def uses(self, adapter: Adapter) -> bool:
+        """Whether a sequence that has not ended needs the adapter."""
 
     def load_adapter(self, path: str, report: Report) -> None: ...
     def unload_adapter(self, path: str) -> None: ...
+
+
+Job = Callable[[Runner, Report], None]
+
+DEFECT = 71
+"""Exit status when a step has raised."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +94,12 @@ class Engine:
         self._load = load
         self._jobs: queue.SimpleQueue[Callable[[Runner], None]] = queue.SimpleQueue()
         self._limit = queue_limit
-        self._lock = threading.Lock()
         self._open: set[TokenStream] = set()
-        self._running: TokenStream | None = None
         self._runner: Runner | None = None
         self._loads = 0
         self._requests = 0
         self._report: Report = lambda step: None
+        self._put_off: list[Callable[[Runner], None]] = []
 
     def start(self, report: Report, on_ready: Callable[[], None], on_failed: Callable[[LoadError], None]) -> None:
         """Starts the load on the engine's thread; one of the two callbacks is called there when it has ended."""
@@ -95,8 +119,7 @@ class Engine:
             self._loads += 1
             self._runner = runner
             on_ready()
-            while True:
-                self._jobs.get()(runner)
+            self._work(runner)
 
         threading.Thread(target=run, name="engine", daemon=True).start()
 
@@ -114,7 +137,7 @@ class Engine:
 
     @property
     def counters(self) -> Counters:
-        running = int(self._running is not None)
+        running = self._runner.running if self._runner is not None else 0
         return Counters(self._loads, self._requests, running, max(len(self._open) - running, 0))
 
     def submit(self, sequence: Sequence) -> TokenStream:
@@ -124,15 +147,17 @@ class Engine:
             raise RequestError(
                 503, f"{self._limit} requests wait already", code="queue_full", hint="Try again in a moment."
             )
-        stream = TokenStream(sequence)
+        stream = TokenStream(sequence, self._open.discard)
         self._requests += 1
-        with self._lock:
-            self._open.add(stream)
-        self._jobs.put(lambda runner: self._answer(runner, stream))
+        self._open.add(stream)
+        self._jobs.put(lambda runner: runner.submit(stream))
         return stream
 
-    async def call(self, job: Callable[[Runner, Report], None]) -> None:
-        """Runs `job` on the engine's thread after everything queued before it, and raises what it raises."""
+    async def call(self, job: Job, unless: Callable[[Runner], bool] = lambda runner: False) -> None:
+        """Runs `job` on the engine's thread between two steps, and raises what it raises.
+
+        It is put off as long as `unless` is true.
+        """
         assert self.runner
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -146,6 +171,9 @@ class Engine:
                 done.set_exception(error)
 
         def run(runner: Runner) -> None:
+            if unless(runner):
+                self._put_off.append(run)
+                return
             error: BaseException | None = None
             try:
                 job(runner, self._report)
@@ -158,23 +186,19 @@ class Engine:
 
     def close(self) -> None:
         """Cancels everything that runs or waits."""
-        with self._lock:
-            for stream in self._open:
-                stream.cancel()
+        for stream in self._open:
+            stream.cancel()
 
-    def _answer(self, runner: Runner, stream: TokenStream) -> None:
-        self._running = stream
-        outcome: Finish | BaseException
-        try:
-            outcome = Finish("cancelled")
-            if not stream.cancelled.is_set():
-                outcome = runner.generate(stream.sequence, stream.put, stream.cancelled)
-        except (RequestError, LoadError) as error:
-            outcome = error.as_request_error() if isinstance(error, LoadError) else error
-        except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
-            traceback.print_exc(file=sys.stderr)
-            outcome = RequestError(500, f"{type(error).__name__}: {error}", code="engine_error")
-        self._running = None
-        with self._lock:
-            self._open.discard(stream)
-        stream.put(outcome)
+    def _work(self, runner: Runner) -> None:
+        """Never returns. A defect in a step ends the process: what state the runner is in, nobody knows."""
+        while True:
+            while not runner.busy or not self._jobs.empty():
+                self._jobs.get()(runner)
+            try:
+                runner.step()
+            except BaseException:  # noqa: BLE001 - nothing else may run after it
+                traceback.print_exc(file=sys.stderr)
+                os._exit(DEFECT)
+            for job in self._put_off:
+                self._jobs.put(job)
+            self._put_off.clear()

@@ -1,38 +1,77 @@
 """The library's own loop, for models that keep what they remember in ways of their own: right, but nothing is reused.
 
-`generate()` runs the forward passes; our sampler chooses each token by masking all others.
+`generate()` runs the forward passes; our sampler chooses each token by masking all others. One sequence after the
+other, each in one step.
 """
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.sampling import Sampler
-from bainmarie_worker.engine.sequence import Adapter, Finish, Sequence
+from bainmarie_worker.engine.sequence import Adapter, Drawn, Finish, TokenStream
 
 
 class Library:
-    """The same words as `Stepping`."""
+    """The same words as `Batch`."""
 
-    def __init__(self, model: Any, device: torch.device, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        adapters: Adapters,
+        end_ids: frozenset[int],
+        make_sampler: Callable[[TokenStream], Sampler],
+        fail: Callable[[TokenStream, Exception], None],
+    ) -> None:
         self._model = model
         self._device = device
+        self._adapters = adapters
         self._end_ids = end_ids
+        self._make_sampler = make_sampler
+        self._fail = fail
+        self._waiting: deque[TokenStream] = deque()
+        self.running = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    def submit(self, stream: TokenStream) -> None:
+        self._waiting.append(stream)
+
+    def uses(self, adapter: Adapter) -> bool:
+        return any(stream.sequence.adapter == adapter for stream in self._waiting)
 
     def forget(self, adapter: Adapter) -> None:
         """Nothing is kept."""
 
-    def free(self) -> None:
-        """Nothing is kept."""
+    def step(self) -> None:
+        """One sequence from its prompt to its end."""
+        stream = self._waiting.popleft()
+        if stream.cancelled.is_set():
+            stream.put(Finish("cancelled"))
+            return
+        self.running = 1
+        try:
+            stream.put(self._generate(stream))
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
+            self._fail(stream, error)
+        finally:
+            self.running = 0
 
-    def generate(self, sequence: Sequence, accept: Callable[[int], None], cancelled: threading.Event) -> Finish:
-        """See `Runner`."""
-        choice = _Choice(Sampler(sequence.sampling, sequence.prompt, self._device), self._end_ids, accept, cancelled)
+    def _generate(self, stream: TokenStream) -> Finish:
+        sequence = stream.sequence
+        with torch.inference_mode(False):  # peft marks parameters in ways that inference tensors refuse
+            self._adapters.use(sequence.adapter)
+        ends = frozenset() if sequence.ignore_eos else self._end_ids
+        choice = _Choice(self._make_sampler(stream), ends, stream)
         prompt = torch.tensor([sequence.prompt], device=self._device)
         self._model.generate(
             prompt,
@@ -51,24 +90,22 @@ class Library:
 class _Choice(LogitsProcessor):
     """Chooses the token, tells it, and leaves generate() no other."""
 
-    def __init__(
-        self, sampler: Sampler, end_ids: frozenset[int], accept: Callable[[int], None], cancelled: threading.Event
-    ) -> None:
+    def __init__(self, sampler: Sampler, end_ids: frozenset[int], stream: TokenStream) -> None:
         self.reason = ""
         self.generated = 0
         self._sampler = sampler
         self._end_ids = end_ids
-        self._accept = accept
-        self._cancelled = cancelled
+        self._stream = stream
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        token = self._sampler.pick(scores[0])
+        (drawn,) = self._sampler.draw(scores)
+        token = drawn.token if isinstance(drawn, Drawn) else drawn
         self.generated += 1
         if token in self._end_ids:
             self.reason = "stop"
         else:
-            self._accept(token)
-            self.reason = "cancelled" if self._cancelled.is_set() else ""
+            self._stream.put(drawn)
+            self.reason = "cancelled" if self._stream.cancelled.is_set() else ""
         only = torch.full_like(scores, -float("inf"))
         only[0, token] = 0
         return only

@@ -1,55 +1,75 @@
-"""A transformers model at work, for one sequence at a time: the right adapter, the right loop, memory given back."""
+"""A transformers model at work: the way its sequences are computed, its adapters, and what its errors mean."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import sys
+import traceback
 
 import torch
 import transformers
 
 from bainmarie_worker.adapters import Adapters
+from bainmarie_worker.engine.adapted import Adapted
+from bainmarie_worker.engine.apart import Apart
+from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.library import Library
-from bainmarie_worker.engine.sequence import Finish, Sequence
-from bainmarie_worker.engine.stepping import Stepping
-from bainmarie_worker.errors import RequestError
+from bainmarie_worker.engine.memory import Forward
+from bainmarie_worker.engine.packed import packed
+from bainmarie_worker.engine.sampling import Sampler
+from bainmarie_worker.engine.sequence import Adapter, TokenStream
+from bainmarie_worker.errors import LoadError, RequestError
 from bainmarie_worker.loading import Loaded, is_out_of_memory
 
 
 class TransformersRunner:
-    """Implements `Runner`. Made and used on the engine's thread only."""
+    """Implements `Runner`. Made and used on the engine's thread only.
 
-    def __init__(self, loaded: Loaded) -> None:
+    Three ways, the first that fits: packed (all sequences in one pass), apart (a pass for each sequence), and the
+    library's own `generate()`. `info["path"]` and `info["path_reason"]` say which, and why no better one.
+    """
+
+    def __init__(self, loaded: Loaded, cache_bytes: int) -> None:
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.context = loaded.context
         self.defaults = loaded.defaults
-        self.info = loaded.info
         self._device: torch.device = loaded.device
-        self._adapters = Adapters(loaded.model)
-        loop = Stepping if Stepping.fits(loaded.model, transformers.__version__) else Library
-        self._loop: Stepping | Library = loop(loaded.model, loaded.device, loaded.end_ids)
+        self._loop: Batch | Library
+        forward = _forward(loaded)
+        self._adapters = Adapters(loaded.model, mix=not isinstance(forward, str) and forward.packs)
+        if isinstance(forward, str):
+            self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
+            way, why = "generate", forward
+        else:
+            adapted = Adapted(forward, self._adapters)
+            self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes)
+            way, why = ("packed" if forward.packs else "apart"), forward.why
+        self.info = {**loaded.info, "engine_path": way, "engine_path_reason": why, "cache_bytes": cache_bytes}
 
-    def generate(self, sequence: Sequence, accept: Callable[[int], None], cancelled: threading.Event) -> Finish:
-        """See `Runner`. RequestError 507 `out_of_memory` when the sequence does not fit; all caches are given back."""
+    @property
+    def busy(self) -> bool:
+        return self._loop.busy
+
+    @property
+    def running(self) -> int:
+        return self._loop.running
+
+    def submit(self, stream: TokenStream) -> None:
+        adapter = stream.sequence.adapter
         try:
-            self._adapters.use(sequence.adapter)  # outside: peft marks parameters in ways inference tensors refuse
-            with torch.inference_mode():
-                return self._loop.generate(sequence, accept, cancelled)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        self._loop.free()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        size = len(sequence.prompt) + sequence.max_tokens
-        raise RequestError(
-            507,
-            f"out of memory on {self._device} at {len(sequence.prompt)} prompt tokens and up to "
-            f"{sequence.max_tokens} to generate",
-            code="out_of_memory",
-            hint=f"Ask for less than {size} tokens together, or load the model with quantization.",
-        )
+            if adapter is not None:
+                self._adapters.load(adapter, lambda step: None)
+        except LoadError as error:
+            stream.put(error.as_request_error())
+            return
+        self._loop.submit(stream)
+
+    def step(self) -> None:
+        with torch.inference_mode():
+            self._loop.step()
+
+    def uses(self, adapter: Adapter) -> bool:
+        return self._loop.uses(adapter)
 
     def load_adapter(self, path: str, report: Report) -> None:
         self._adapters.load(path, report)
@@ -57,3 +77,37 @@ class TransformersRunner:
     def unload_adapter(self, path: str) -> None:
         self._loop.forget(path)
         self._adapters.unload(path)
+
+    def _sampler(self, stream: TokenStream) -> Sampler:
+        sequence = stream.sequence
+        return Sampler(sequence.sampling, sequence.prompt, self._device, sequence.logprobs)
+
+    def _described(self, error: Exception, stream: TokenStream) -> RequestError:
+        """What a failed pass means for its request."""
+        if not is_out_of_memory(error):
+            traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+            return RequestError(500, f"{type(error).__name__}: {error}", code="engine_error")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        sequence = stream.sequence
+        return RequestError(
+            507,
+            f"out of memory on {self._device} at {len(sequence.prompt)} prompt tokens and up to "
+            f"{sequence.max_tokens} to generate",
+            code="out_of_memory",
+            hint=f"Ask for less than {len(sequence.prompt) + sequence.max_tokens} tokens together, or load the model "
+            "with quantization.",
+        )
+
+    def _fail(self, stream: TokenStream, error: Exception) -> None:
+        stream.put(self._described(error, stream))
+
+
+def _forward(loaded: Loaded) -> Forward | str:
+    """The best way to compute this model; a text where only `generate()` can."""
+    way = packed(loaded.model, loaded.device)
+    if not isinstance(way, str):
+        return way
+    if Apart.fits(loaded.model, transformers.__version__):
+        return Apart(loaded.model, loaded.device, way)
+    return way

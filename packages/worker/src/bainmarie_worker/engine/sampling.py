@@ -1,18 +1,23 @@
-"""From logits to the next token."""
+"""From logits to the next tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
+
 import torch
 
-from bainmarie_worker.engine.sequence import Sampling
+from bainmarie_worker.engine.sequence import Drawn, Sampling, Token
 
 
 class Sampler:
-    """Draws the tokens of one sequence. Order: penalties, temperature, top_k, min_p and top_p, draw."""
+    """Draws the tokens of one sequence. Order: bias and penalties, temperature, top_k, min_p and top_p, draw."""
 
-    def __init__(self, sampling: Sampling, prompt: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self, sampling: Sampling, prompt: SequenceOf[int], device: torch.device, logprobs: int | None = None
+    ) -> None:
         self._sampling = sampling
         self._device = device
+        self._logprobs = logprobs
         self._generator: torch.Generator | None = None
         if sampling.seed is not None and sampling.temperature > 0:
             self._generator = torch.Generator(device=device)
@@ -22,15 +27,37 @@ class Sampler:
             self._seen = torch.tensor(sorted(set(prompt)), dtype=torch.long, device=device)
         self._counts: dict[int, int] = {}
         self._penal = self._seen is not None or bool(sampling.presence_penalty or sampling.frequency_penalty)
+        self._bias = [torch.tensor(column, device=device) for column in zip(*sampling.logit_bias)]
+
+    def draw(self, logits: torch.Tensor, guess: SequenceOf[int] = ()) -> list[Token]:
+        """The next tokens, from logits [1 + len(guess), vocabulary] of the last token and the guessed ones.
+
+        One more than the guessed tokens that are drawn at their places: each draw is the one that would have been made
+        without the guess.
+        """
+        plain = self._sampling.temperature == 0 and not self._penal and not self._bias
+        likeliest = logits.argmax(-1).tolist() if plain else None
+        drawn: list[Token] = []
+        for place, row in enumerate(logits):
+            token = likeliest[place] if likeliest is not None else self.pick(row)
+            drawn.append(token if self._logprobs is None else self._told(row, token))
+            if place < len(guess) and guess[place] != token:
+                break
+        return drawn
 
     def pick(self, logits: torch.Tensor) -> int:
         """The next token's id, from a vector with one logit for each token of the vocabulary."""
-        if self._penal:
-            logits = self._penalized(logits.float().clone())
+        if self._penal or self._bias:
+            logits = self._changed(logits.float().clone())
         token = int(logits.argmax()) if self._sampling.temperature == 0 else self._draw(logits.float())
         if self._penal:
             self._note(token)
         return token
+
+    def _told(self, logits: torch.Tensor, token: int) -> Drawn:
+        chances = logits.float().log_softmax(-1)
+        values, ids = chances.topk(min(self._logprobs or 0, len(chances)))
+        return Drawn(token, float(chances[token]), tuple(zip(ids.tolist(), values.tolist())))
 
     def _draw(self, logits: torch.Tensor) -> int:
         sampling = self._sampling
@@ -51,7 +78,7 @@ class Sampler:
         place = int(torch.multinomial(weights, 1, generator=self._generator))
         return place if ids is None else int(ids[place])
 
-    def _penalized(self, logits: torch.Tensor) -> torch.Tensor:
+    def _changed(self, logits: torch.Tensor) -> torch.Tensor:
         sampling = self._sampling
         if self._seen is not None and len(self._seen):
             chosen = logits[self._seen]
@@ -61,6 +88,9 @@ class Sampler:
             ids = torch.tensor(list(self._counts), dtype=torch.long, device=logits.device)
             counts = torch.tensor(list(self._counts.values()), dtype=torch.float32, device=logits.device)
             logits[ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+        if self._bias:
+            ids, biases = self._bias
+            logits[ids] += biases
         return logits
 
     def _note(self, token: int) -> None:

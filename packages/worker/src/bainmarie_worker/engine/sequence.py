@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Optional, Union
 
@@ -23,6 +24,8 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     """Both over the answer alone, as OpenAI has them; 0 is none."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, added to its logit)."""
     seed: int | None = None
     """The same seed, prompt and model give the same answer. None: another one each time."""
 
@@ -38,6 +41,22 @@ class Sequence:
     sampling: Sampling = field(default_factory=Sampling)
     adapter: str | None = None
     """Directory of the adapter; None is the base model alone."""
+    ignore_eos: bool = False
+    """Go on behind the end token, which then is a token like any other (for benchmarks)."""
+    logprobs: int | None = None
+    """So many of the likeliest tokens are told beside each drawn one; None: no probabilities at all."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token with its natural log probability and those of the likeliest ones, before temperature and the like."""
+
+    token: int
+    logprob: float
+    likeliest: tuple[tuple[int, float], ...]
+
+
+Token = Union[int, Drawn]
 
 
 @dataclass(frozen=True)
@@ -52,20 +71,23 @@ class Finish:
     """Prompt tokens that needed no computing because an earlier sequence had left them."""
 
 
-_Item = Union[int, Finish, BaseException]
+_Item = Union[int, Drawn, Finish, BaseException]
 
 
 class TokenStream:
     """The tokens of one sequence as they come: written by the engine's thread, read on one event loop.
 
-    `async for` gives token ids without the end token; then `finish` is set. An error of the engine is raised there.
+    `async for` gives tokens (`Drawn` where probabilities were asked for) without the end token; then `finish` is set.
+    An error of the engine is raised there.
     """
 
-    def __init__(self, sequence: Sequence) -> None:
+    def __init__(self, sequence: Sequence, on_end: Callable[[TokenStream], None] = lambda stream: None) -> None:
+        """`on_end` is called on the event loop once the last item has come, read or not."""
         self.sequence = sequence
         self.finish: Finish | None = None
         self.cancelled = threading.Event()
         """For the engine: stop within one step."""
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._items: deque[_Item] = deque()
         self._fresh = asyncio.Event()
@@ -78,6 +100,8 @@ class TokenStream:
     def put(self, item: _Item) -> None:
         """From any thread. Items that come faster than they are read cost one wake-up together."""
         self._items.append(item)
+        if not isinstance(item, (int, Drawn)):
+            self._loop.call_soon_threadsafe(self._on_end, self)
         if not self._waking:
             self._waking = True
             self._loop.call_soon_threadsafe(self._wake)
@@ -94,17 +118,17 @@ class TokenStream:
     def __aiter__(self) -> TokenStream:
         return self
 
-    async def __anext__(self) -> int:
+    async def __anext__(self) -> Token:
         while not self._items:
             self._fresh.clear()
             await self._fresh.wait()
         item = self._items.popleft()
-        if isinstance(item, int):
-            return item
         if isinstance(item, Finish):
             self.finish = item
             raise StopAsyncIteration
-        raise item
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
     async def drain(self) -> Finish:
         """Cancels and waits for the end, which comes within one step. Tokens that still came are dropped."""

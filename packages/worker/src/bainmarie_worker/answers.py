@@ -1,0 +1,141 @@
+"""One request's answer, from its sequences to HTTP: whole, or as server-sent events; with one choice or several."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from bainmarie_worker.chat import Prompt
+from bainmarie_worker.disconnect import EventStream
+from bainmarie_worker.engine.engine import Engine
+from bainmarie_worker.errors import RequestError
+from bainmarie_worker.reading import Outcome, Reading
+from bainmarie_worker.replies import DONE, Json, Reply, event, usage, whole
+from bainmarie_worker.requests import Wish
+from bainmarie_worker.tool_parsers import Parser
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be answered, and in which shape."""
+
+    wish: Wish
+    prompt: Prompt
+    make_reply: type[Any]
+    """`ChatReply` or `CompletionReply`."""
+    make_parser: Callable[[], Parser | None]
+
+
+Note = Callable[[str, list[int]], None]
+"""Told the text and the ids of a prompt with its answer."""
+
+
+async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Response:
+    """Headers are sent when the first token of each choice is there: what fails before has an honest status."""
+    wish = asked.wish
+    streams = [engine.submit(sequence) for sequence in asked.prompt.sequences(wish.n)]
+    decode = engine.runner.tokenizer.decode
+    readings = [Reading(stream, decode, wish.stop, asked.make_parser()) for stream in streams]
+    try:
+        for stream in streams:
+            await stream.started()
+    except BaseException:
+        for stream in streams:
+            stream.cancel()
+        raise
+    head: Json = asked.make_reply.head(model)
+    replies: list[Reply] = [asked.make_reply(index) for index in range(wish.n)]
+    if wish.stream:
+        return EventStream(_events(asked, readings, replies, head, note))
+    outcomes = await asyncio.gather(*(_read(reading, reply) for reading, reply in zip(readings, replies)))
+    _note(asked, readings, note)
+    return JSONResponse(whole(head, replies, outcomes))
+
+
+async def _read(reading: Reading, reply: Reply) -> Outcome:
+    async for delta in reading.deltas():
+        reply.add(delta, reading.chances())
+    assert reading.outcome is not None
+    return reading.outcome
+
+
+async def _events(
+    asked: Asked, readings: Sequence[Reading], replies: Sequence[Reply], head: Json, note: Note
+) -> AsyncIterator[bytes]:
+    """The answer as server-sent events. An error after the first byte is an event too, and then there is no finish."""
+    null: dict[str, Any] = {"usage": None} if asked.wish.include_usage else {}
+    choices = _merged([_choices(reading, reply) for reading, reply in zip(readings, replies)])
+    try:
+        async for choice in choices:
+            yield event({**head, "choices": [choice], **null})
+        _note(asked, readings, note)
+        if asked.wish.include_usage:
+            outcomes = [reading.outcome for reading in readings if reading.outcome is not None]
+            yield event({**head, "choices": [], "usage": usage(outcomes)})
+    except RequestError as error:
+        yield event(error.to_json())
+    finally:
+        await choices.aclose()  # type: ignore[attr-defined]
+    yield DONE
+
+
+async def _choices(reading: Reading, reply: Reply) -> AsyncIterator[Json]:
+    """The chunks of one choice."""
+    deltas = reading.deltas()
+    try:
+        opening = reply.opening()
+        if opening is not None:
+            yield opening
+        async for delta in deltas:
+            yield reply.add(delta, reading.chances())
+        assert reading.outcome is not None
+        yield reply.closing(reading.outcome)
+    finally:
+        await deltas.aclose()  # type: ignore[attr-defined]
+
+
+async def _merged(sources: list[AsyncIterator[Json]]) -> AsyncIterator[Json]:
+    """What all the sources give, as it comes. Closing it closes them; the first error ends it."""
+    if len(sources) == 1:
+        try:
+            async for item in sources[0]:
+                yield item
+        finally:
+            await sources[0].aclose()  # type: ignore[attr-defined]
+        return
+    items: asyncio.Queue[Json | None] = asyncio.Queue(maxsize=len(sources))
+
+    async def pour(source: AsyncIterator[Json]) -> None:
+        try:
+            async for item in source:
+                await items.put(item)
+        finally:
+            await source.aclose()  # type: ignore[attr-defined]
+            await items.put(None)
+
+    tasks = [asyncio.ensure_future(pour(source)) for source in sources]
+    try:
+        left = len(tasks)
+        while left:
+            poured = await items.get()
+            if poured is not None:
+                yield poured
+                continue
+            left -= 1
+            for task in tasks:
+                if task.done():
+                    task.result()
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _note(asked: Asked, readings: Sequence[Reading], note: Note) -> None:
+    for reading in readings:
+        note(asked.prompt.text + reading.text(), [*asked.prompt.sequence.prompt, *reading.ids])

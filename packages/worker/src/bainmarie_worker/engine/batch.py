@@ -1,0 +1,215 @@
+"""All sequences of one model at work: each `step` is one pass that moves every running sequence on.
+
+step:  drop those who left -> admit who fits -> plan -> one pass -> draw -> let go of those who ended
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from bainmarie_worker.engine import scheduler
+from bainmarie_worker.engine.costs import Costs
+from bainmarie_worker.engine.lookup import Lookup
+from bainmarie_worker.engine.memory import Computed, Forward, Part
+from bainmarie_worker.engine.prefixes import Prefixes, common
+from bainmarie_worker.engine.running import Running
+from bainmarie_worker.engine.sampling import Sampler
+from bainmarie_worker.engine.sequence import Adapter, Finish, TokenStream
+from bainmarie_worker.errors import RequestError
+
+_MOST = 64
+"""Sequences in one pass."""
+_GUESSED = 48
+"""Guessed tokens of one pass, all sequences together."""
+_WORTH_WAITING = 32
+"""A sequence waits for another's prompt if that gives it at least so many tokens more than what is there already."""
+
+
+class Batch:
+    """Owns the running and the waiting sequences and all their memories. For the engine's thread only."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        end_ids: frozenset[int],
+        make_sampler: Callable[[TokenStream], Sampler],
+        describe: Callable[[Exception, TokenStream], RequestError],
+        memory_limit: int,
+        speculate: bool = True,
+    ) -> None:
+        self._forward = forward
+        self._end_ids = end_ids
+        self._make_sampler = make_sampler
+        self._describe = describe
+        self._limit = memory_limit
+        self._speculate = speculate and forward.crops
+        self._waiting: deque[TokenStream] = deque()
+        self._preempted: deque[Running] = deque()
+        self._running: list[Running] = []
+        self._prefixes = Prefixes()
+        self._costs = Costs()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running or self._waiting or self._preempted)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def submit(self, stream: TokenStream) -> None:
+        """Its tokens, and its end or error, come through the stream as steps are made."""
+        self._waiting.append(stream)
+
+    def uses(self, adapter: Adapter) -> bool:
+        """Whether a sequence with this adapter runs or waits."""
+        streams = [*self._waiting, *(one.stream for one in (*self._running, *self._preempted))]
+        return any(stream.sequence.adapter == adapter for stream in streams)
+
+    def forget(self, adapter: Adapter) -> None:
+        """Drops what is kept of this adapter's ended sequences."""
+        self._prefixes.drop(adapter)
+
+    def step(self) -> None:
+        """One pass for all that run. Never raises for a sequence's sake: its stream is told."""
+        self._drop_cancelled()
+        self._admit()
+        if not self._running:
+            return
+        self._make_room()
+        moving, parts = self._parts()
+        started = time.perf_counter()
+        results = self._run(parts)
+        self._costs.note(parts, time.perf_counter() - started)
+        for one, part, result in zip(moving, parts, results):
+            self._advance(one, part, result)
+
+    def _run(self, parts: list[Part]) -> list[Computed]:
+        """One pass; where a packed one failed, one for each of its parts, so that only the guilty one fails."""
+        results = self._forward.run(parts)
+        if not self._forward.packs or len(parts) == 1:
+            return results
+        return [
+            self._forward.run([part])[0] if isinstance(result, Exception) else result
+            for part, result in zip(parts, results)
+        ]
+
+    def _parts(self) -> tuple[list[Running], list[Part]]:
+        """Who moves on in this pass, those with one adapter side by side, and with which tokens."""
+        budget = scheduler.ALONE if len(self._running) + len(self._waiting) == 1 else scheduler.BESIDE
+        counts = scheduler.plan([one.todo for one in self._running], budget)
+        chosen = [(one, count) for one, count in zip(self._running, counts) if count]
+        chosen.sort(key=lambda pair: pair[0].sequence.adapter or "")
+        room = _GUESSED if self._speculate else 0
+        parts = []
+        for one, count in chosen:
+            part = one.part(count, min(room, _GUESSED // len(chosen) + 1))
+            room -= len(one.guess)
+            parts.append(part)
+        return [one for one, _ in chosen], parts
+
+    def _advance(self, one: Running, part: Part, result: Computed) -> None:
+        if isinstance(result, Exception):
+            self._fail(one, result)
+            return
+        if not part.wanted:
+            return
+        finish = one.take(result, *self._costs.prices(len(self._running)))
+        if finish is not None:
+            self._end(one, finish)
+
+    def _end(self, one: Running, outcome: Finish) -> None:
+        self._running.remove(one)
+        self._prefixes.put(one.sequence.adapter, one.ids[: one.memory.length], one.memory)
+        self._shrink_prefixes()
+        one.stream.put(outcome)
+
+    def _fail(self, one: Running, error: Exception) -> None:
+        self._running.remove(one)
+        known = self._describe(error, one.stream)
+        if known.code == "out_of_memory":
+            self._prefixes.shrink(0)
+            self._forward.free()
+        one.stream.put(known)
+
+    def _drop_cancelled(self) -> None:
+        for one in [one for one in self._running if one.stream.cancelled.is_set()]:
+            self._end(one, one.cancelled())
+        for one in [one for one in self._preempted if one.stream.cancelled.is_set()]:
+            self._preempted.remove(one)
+            one.stream.put(one.cancelled())
+        for stream in [stream for stream in self._waiting if stream.cancelled.is_set()]:
+            self._waiting.remove(stream)
+            stream.put(Finish("cancelled"))
+
+    def _admit(self) -> None:
+        """In the order they came, but who would compute what another is computing already waits for that."""
+        while self._preempted and len(self._running) < _MOST and self._has_room(self._preempted[0].needs):
+            self._running.append(self._preempted.popleft())
+        for stream in list(self._waiting):
+            if len(self._running) >= _MOST or self._preempted or not self._has_room():
+                return
+            if not self._would_share(stream):
+                self._waiting.remove(stream)
+                self._begin(stream)
+
+    def _begin(self, stream: TokenStream) -> None:
+        sequence = stream.sequence
+        try:
+            length, memory = self._prefixes.take(sequence.adapter, sequence.prompt)
+            twin = max(self._alike(stream), key=lambda pair: pair[0], default=(0, None))
+            if twin[1] is not None and twin[0] > length:
+                copied = twin[1].memory.copy(twin[0])
+                if copied is not None:
+                    if memory is not None:
+                        self._prefixes.put(sequence.adapter, list(sequence.prompt[:length]), memory)
+                    memory = copied
+            lookup = Lookup(sequence.prompt) if self._speculate else None
+            sampler = self._make_sampler(stream)
+            self._running.append(Running(stream, memory or self._forward.memory(), sampler, lookup, self._end_ids))
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
+            stream.put(self._describe(error, stream))
+
+    def _alike(self, stream: TokenStream) -> Iterator[tuple[int, Running]]:
+        """(tokens that a running sequence has computed of this prompt, the sequence)."""
+        sequence = stream.sequence
+        for one in self._running:
+            if one.sequence.adapter == sequence.adapter:
+                length = min(one.memory.length, len(sequence.prompt) - 1)
+                yield common(one.ids[:length], sequence.prompt), one
+
+    def _would_share(self, stream: TokenStream) -> bool:
+        if not self._forward.crops:
+            return False
+        sequence = stream.sequence
+        coming = [
+            common(one.ids, sequence.prompt)
+            for one in self._running
+            if one.todo > 1 and one.sequence.adapter == sequence.adapter
+        ]
+        if not coming or max(coming) <= _WORTH_WAITING:
+            return False
+        there = [self._prefixes.longest(sequence.adapter, sequence.prompt), *(n for n, _ in self._alike(stream))]
+        return max(coming) - max(there) > _WORTH_WAITING
+
+    # Memory
+
+    def _held(self) -> int:
+        return sum(one.memory.bytes for one in self._running)
+
+    def _has_room(self, needs: int = 0) -> bool:
+        """Whether one more may begin that needs so many bytes at least; the first one always may."""
+        return not self._running or self._held() + needs < self._limit
+
+    def _shrink_prefixes(self) -> None:
+        self._prefixes.shrink(max(0, self._limit - self._held()))
+
+    def _make_room(self) -> None:
+        """Where the running ones together are too large: the youngest gives its memory back and begins again later."""
+        while len(self._running) > 1 and self._held() > self._limit:
+            youngest = self._running.pop()
+            youngest.restart(self._forward.memory())  # nothing is drawn again: its tokens so far become its prompt
+            self._preempted.appendleft(youngest)
+        self._shrink_prefixes()

@@ -1,0 +1,96 @@
+"""Several LoRA adapters in one pass: each row gets the change of its own adapter, and no other.
+
+peft loads adapters and puts its layers around the base's; here only their `forward` is exchanged, for one that knows
+which rows of a packed pass belong to which adapter. What is no plain LoRA keeps peft's own forward: then a pass holds
+sequences of one adapter only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+_Weights = tuple[torch.Tensor, torch.Tensor, float]
+"""A transposed [inputs, rank], B transposed [rank, outputs], scale: the change of x is (x A) B * scale."""
+
+
+@dataclass
+class Routing:
+    """Which rows of the pass that is under way belong to which adapter, by peft's name of it."""
+
+    rows: int = 0
+    spans: list[tuple[str, int, int]] = field(default_factory=list)
+    """(adapter, first row, row after the last); rows in no span are the base's."""
+
+
+def route(model: Any, routing: Routing) -> bool:
+    """Exchanges the forward of all of peft's layers in `model`. False, and nothing is exchanged, where one is no plain
+    LoRA on a linear layer whose rows are the pass's rows."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    for _, layer in layers:
+        layer.__dict__.pop("forward", None)
+    if not all(_is_plain(name, layer) for name, layer in layers):
+        return False
+    for _, layer in layers:
+        layer.forward = _Routed(layer, routing)
+    return True
+
+
+def _is_plain(name: str, layer: Any) -> bool:
+    from peft.tuners.lora import LoraLayer
+
+    base = layer.get_base_layer()
+    return (
+        isinstance(layer, LoraLayer)
+        and ".experts." not in name
+        and hasattr(base, "in_features")
+        and not getattr(layer, "lora_variant", None)
+        and not any(getattr(layer, "use_dora", {}).values())
+        and not any(getattr(layer, "lora_bias", {}).values())
+        and not layer.lora_embedding_A
+        and not layer.merged
+    )
+
+
+class _Routed:
+    """The forward of one layer."""
+
+    def __init__(self, layer: Any, routing: Routing) -> None:
+        self._layer = layer
+        self._routing = routing
+        self._weights: dict[tuple[str, torch.dtype], _Weights | None] = {}
+
+    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        result: torch.Tensor = self._layer.base_layer(x, *args, **kwargs)
+        spans = self._routing.spans
+        if not spans:
+            return result
+        rows, changed = x.reshape(-1, x.shape[-1]), result.reshape(-1, result.shape[-1])
+        if len(rows) != self._routing.rows:
+            raise RuntimeError(f"a layer with an adapter has {len(rows)} rows, the pass {self._routing.rows}")
+        for name, start, end in spans:
+            weights = self._of(name, result.dtype)
+            if weights is not None:
+                down, up, scale = weights
+                changed[start:end].addmm_(rows[start:end].to(down.dtype) @ down, up, alpha=scale)
+        return changed.view(result.shape)
+
+    def _of(self, name: str, dtype: torch.dtype) -> _Weights | None:
+        """This layer's weights of an adapter; None where the adapter does not change this layer."""
+        key = (name, dtype)
+        if key not in self._weights:
+            layer = self._layer
+            self._weights[key] = (
+                (
+                    layer.lora_A[name].weight.detach().to(dtype).t(),
+                    layer.lora_B[name].weight.detach().to(dtype).t(),
+                    float(layer.scaling[name]),
+                )
+                if name in layer.lora_A
+                else None
+            )
+        return self._weights[key]

@@ -1,0 +1,65 @@
+"""What the engine asks of a model: memories of sequences, and forward passes over parts of them. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Union
+
+from bainmarie_worker.engine.sequence import Adapter
+
+
+class Memory(Protocol):
+    """What a model remembers of the tokens of one sequence that are computed."""
+
+    @property
+    def length(self) -> int:
+        """Tokens computed."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    def crop(self, length: int) -> bool:
+        """Forgets all but the first `length` tokens. False where it cannot: then nothing has changed."""
+
+    def copy(self, length: int) -> Memory | None:
+        """The first `length` tokens in a memory of their own; None where that cannot be."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sequence's share of a pass."""
+
+    memory: Any
+    """Made by the same `Forward`. On return of the pass it holds `tokens` too."""
+    tokens: list[int]
+    """They follow the memory's tokens; at least one."""
+    wanted: int
+    """Logits are wanted after so many of the last tokens; 0 for none."""
+    adapter: Adapter = None
+
+
+Logits = Any
+"""A tensor [wanted, vocabulary]."""
+Computed = Union[Logits, Exception]
+
+
+class Forward(Protocol):
+    """Forward passes of one model. Used on the engine's thread only."""
+
+    packs: bool
+    """Whether one pass reads the weights once for all its parts, so that more parts cost little."""
+    crops: bool
+    """Whether memories can be cut at any place: guessed tokens need that."""
+    why: str
+    """Why it is not the fastest way; empty for the fastest."""
+
+    def memory(self) -> Memory: ...
+
+    def run(self, parts: list[Part]) -> list[Computed]:
+        """For each part its logits, or why it failed.
+
+        Where `packs`, one failure may fail them all; no memory has moved on then, and they can be run again one by one.
+        """
+
+    def free(self) -> None:
+        """Gives back what is kept between passes, when memory is short."""

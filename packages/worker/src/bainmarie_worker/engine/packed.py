@@ -1,0 +1,151 @@
+"""The fast way through a transformers model: the tokens of all sequences as one row, without padding.
+
+Linear layers, norms and experts do not care which sequence a token belongs to; positions are given; attention and the
+cache's update are ours (attention.py). So every model that goes through transformers' attention interface is served
+by its own code, in batches, with memories that can be cut and copied at any token.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from bainmarie_worker.engine.attention import NAME, PackedCache, Span, packed_attention, under_way
+from bainmarie_worker.engine.keys_values import KeysValues
+from bainmarie_worker.engine.memory import Computed, Logits, Part
+
+_NEAR = {torch.float32: 1e-3, torch.float64: 1e-6}
+_NEAR_ELSE = 0.1
+"""How far logits of the probe may be from the model's own, as a part of their spread: half precision rounds."""
+
+
+class Packed:
+    """Implements `Forward`. Made by `packed`, which proves first that it computes what the model computes."""
+
+    packs = True
+    crops = True
+    why = ""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        known = inspect.signature(model.forward).parameters
+        self._keep = next((name for name in ("logits_to_keep", "num_logits_to_keep") if name in known), None)
+        self._cache = PackedCache()
+
+    def memory(self) -> KeysValues:
+        return KeysValues()
+
+    def run(self, parts: list[Part]) -> list[Computed]:
+        try:
+            return list(self._pass(parts))
+        except Exception as error:  # noqa: BLE001 - handed to the sequences; no memory has moved on
+            return [error] * len(parts)
+
+    def free(self) -> None:
+        """Nothing is kept."""
+
+    def _pass(self, parts: list[Part]) -> list[Logits]:
+        tokens: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        spans = []
+        for part in parts:
+            start, held = len(tokens), part.memory.length
+            tokens += part.tokens
+            positions += range(held, held + len(part.tokens))
+            wanted += range(len(tokens) - part.wanted, len(tokens))
+            spans.append(Span(part.memory, start, len(tokens)))
+            part.memory.reserve(held + len(part.tokens))
+        with under_way(spans):
+            logits = self._logits(tokens, positions, wanted)
+        for part in parts:
+            part.memory.length += len(part.tokens)
+        return list(logits.split([part.wanted for part in parts]))
+
+    def _logits(self, tokens: list[int], positions: list[int], wanted: list[int]) -> torch.Tensor:
+        """[len(wanted), vocabulary]."""
+        places = torch.tensor(wanted or [0], device=self._device)
+        options = {self._keep: places} if self._keep else {}
+        output = self._model(
+            input_ids=torch.tensor([tokens], device=self._device),
+            position_ids=torch.tensor([positions], device=self._device),
+            past_key_values=self._cache,
+            use_cache=True,
+            **options,
+        )
+        logits: torch.Tensor = output.logits[0]
+        if not self._keep:
+            logits = logits[places]
+        return logits[: len(wanted)]
+
+
+def packed(model: Any, device: torch.device) -> Packed | str:
+    """The fast way, or why this model cannot go it. The model's attention is changed only in the first case."""
+    unfit = _unfit(model)
+    if unfit:
+        return unfit
+    from transformers import AttentionInterface
+
+    before = model.config._attn_implementation
+    reference = _reference(model, device)
+    AttentionInterface.register(NAME, packed_attention)
+    try:
+        model.set_attn_implementation(NAME)
+        forward = Packed(model, device)
+        far = _distance(forward, reference)
+    except Exception as error:  # noqa: BLE001 - foreign code in a use it may not know: any error means no
+        model.set_attn_implementation(before)
+        return f"its code cannot run packed: {type(error).__name__}: {error}"
+    near = _NEAR.get(model.dtype, _NEAR_ELSE)
+    if not far <= near:
+        model.set_attn_implementation(before)
+        return f"packed it computes something else (by {far:.2g} of the spread)"
+    return forward
+
+
+def _unfit(model: Any) -> str:
+    """What is known to be wrong before anything is computed."""
+    import transformers
+
+    if not hasattr(transformers, "AttentionInterface") or not hasattr(model, "set_attn_implementation"):
+        return f"transformers {transformers.__version__} lets nobody replace attention"
+    if not {"past_key_values", "position_ids"} <= inspect.signature(model.forward).parameters.keys():
+        return "its forward pass takes no cache or no positions"
+    if getattr(model, "_is_stateful", False):
+        return "it has a recurrent state"
+    try:
+        layers = transformers.DynamicCache(config=model.config).layers
+    except (TypeError, AttributeError):
+        return f"transformers {transformers.__version__} does not say what its layers remember"
+    kinds = {type(layer).__name__ for layer in layers} - {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    if kinds:
+        return f"it remembers in layers of its own kind: {', '.join(sorted(kinds))}"
+    text = model.config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kinds = {str(part.get("rope_type", "")) for part in [rope, *rope.values()] if isinstance(part, dict)}
+    if kinds & {"dynamic", "longrope"}:
+        return "its rotary positions depend on the longest sequence of a pass"
+    return ""
+
+
+_PROBE = ([5, 3, 7, 3, 11, 2, 9], [4, 8, 3])
+
+
+@torch.inference_mode()
+def _reference(model: Any, device: torch.device) -> list[torch.Tensor]:
+    """What the model itself computes: its logits for the last token of each text of the probe."""
+    return [model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, -1] for ids in _PROBE]
+
+
+@torch.inference_mode()
+def _distance(forward: Packed, reference: list[torch.Tensor]) -> float:
+    """The largest distance of packed logits from `reference`, where one text is computed in two passes."""
+    long, short = forward.memory(), forward.memory()
+    first = forward._pass([Part(long, _PROBE[0][:4], 0)])
+    assert not len(first[0])
+    rows = forward._pass([Part(short, _PROBE[1], 1), Part(long, _PROBE[0][4:], 1)])
+    pairs = zip((rows[1][0], rows[0][0]), reference)
+    return max(float((row - own).float().norm() / (own.float() - own.float().mean()).norm()) for row, own in pairs)

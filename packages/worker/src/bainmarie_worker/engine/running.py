@@ -1,0 +1,92 @@
+"""One sequence that runs: its tokens, how many of them are computed, and the draw of the next ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bainmarie_worker.engine.lookup import Lookup
+from bainmarie_worker.engine.memory import Logits, Memory, Part
+from bainmarie_worker.engine.sequence import Drawn, Finish, Token, TokenStream
+
+if TYPE_CHECKING:
+    from bainmarie_worker.engine.sampling import Sampler
+
+
+class Running:
+    """Prompt and answer so far are `ids`; the memory holds the first `memory.length` of them."""
+
+    def __init__(
+        self,
+        stream: TokenStream,
+        memory: Memory,
+        sampler: Sampler,
+        lookup: Lookup | None,
+        end_ids: frozenset[int],
+    ) -> None:
+        self.stream = stream
+        self.sequence = stream.sequence
+        self.ids = list(stream.sequence.prompt)
+        self.memory = memory
+        self.generated = 0
+        self.guess: list[int] = []
+        self.needs = 0
+        """Bytes its memory had when it was taken away."""
+        self._cached = memory.length
+        self._sampler = sampler
+        self._lookup = lookup
+        self._end_ids = frozenset() if stream.sequence.ignore_eos else end_ids
+
+    @property
+    def todo(self) -> int:
+        """Known tokens that are not computed yet; at least one."""
+        return len(self.ids) - self.memory.length
+
+    def part(self, count: int, most_guessed: int) -> Part:
+        """The next `count` tokens; with the last known one also guesses of what follows."""
+        tokens = self.ids[self.memory.length : self.memory.length + count]
+        self.guess = []
+        if count < self.todo:
+            return Part(self.memory, tokens, 0, self.sequence.adapter)
+        left = self.sequence.max_tokens - self.generated - 1
+        if self._lookup is not None and count == 1:
+            self.guess = self._lookup.guess(min(most_guessed, left))
+        return Part(self.memory, tokens + self.guess, 1 + len(self.guess), self.sequence.adapter)
+
+    def take(self, logits: Logits, token_cost: float, row_cost: float) -> Finish | None:
+        """Draws from a part's logits and tells the stream; `Finish` when that was the end."""
+        drawn = self._sampler.draw(logits, self.guess)
+        kept = len(drawn) - 1
+        if kept < len(self.guess):
+            self.memory.crop(self.memory.length - len(self.guess) + kept)
+        if self._lookup is not None and self.guess:
+            self._lookup.learn(len(self.guess), kept, token_cost, row_cost)
+        return self._accept(drawn)
+
+    def cancelled(self) -> Finish:
+        return Finish("cancelled", self.generated, self._cached)
+
+    def restart(self, memory: Memory) -> None:
+        """An empty memory in the place of the present one: all tokens are computed again, none is drawn again."""
+        self.needs = self.memory.bytes
+        self.memory = memory
+
+    def _accept(self, drawn: list[Token]) -> Finish | None:
+        known = len(self.ids)
+        for item in drawn:
+            token = item.token if isinstance(item, Drawn) else item
+            self.generated += 1
+            if token in self._end_ids:
+                return self._ended("stop", known)
+            self.ids.append(token)
+            self.stream.put(item)
+            if self.generated >= self.sequence.max_tokens:
+                return self._ended("length", known)
+        if self._lookup is not None:
+            self._lookup.extend(self.ids[known:])
+        return None
+
+    def _ended(self, reason: str, known: int) -> Finish:
+        """Guesses that were right but lie behind the end are forgotten."""
+        if self.memory.length > len(self.ids):
+            self.memory.crop(len(self.ids))
+        return Finish(reason, self.generated, self._cached)
