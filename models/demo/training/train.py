@@ -45,6 +45,8 @@ class Stage:
     processes: int
     peak: float
     ends_at_zero: bool
+    hardest: float = 1.0
+    """The share of the dialogues that is learned: those with the largest loss."""
 
     def rate(self, done: float) -> float:
         """The learning rate's factor at the fraction `done`: up, flat for a fifth, down in a straight line."""
@@ -57,7 +59,7 @@ STAGES = (
     Stage("copying", minutes=10, processes=1, peak=1.0, ends_at_zero=False),
     Stage("dialogues", minutes=51, processes=1, peak=1.0, ends_at_zero=True),
     Stage("again", minutes=66, processes=2, peak=0.6, ends_at_zero=True),
-    Stage("polish", minutes=75, processes=1, peak=0.45, ends_at_zero=True),
+    Stage("hard", minutes=45, processes=1, peak=0.2, ends_at_zero=True, hardest=0.25),
 )
 
 
@@ -107,7 +109,10 @@ def run_stage(rank: int, stage: Stage, before: Path | None, arguments: argparse.
     seen = collections.deque[Progress](maxlen=50)
     while (done := elapsed(began) / (60 * stage.minutes * arguments.scale)) < 1:
         started = time.monotonic()
-        examples = copies(rng, share) if stage.name == "copying" else talks(rng, share, tokenizer)
+        tokens = share / stage.hardest
+        examples = copies(rng, tokens) if stage.name == "copying" else talks(rng, tokens, tokenizer)
+        if stage.hardest < 1:
+            examples = trainer.hardest(examples, stage.hardest)
         shown = trainer.gradients(examples)
         share = min(6000.0, max(900.0, share * (STEP_SECONDS / (time.monotonic() - started)) ** 0.5))
         seen.append(trainer.step(shown, stage.rate(done)))

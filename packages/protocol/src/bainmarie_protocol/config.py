@@ -46,8 +46,6 @@ class WorkerConfig:
     trust_remote_code: bool = False
     context: int | None = None
     """Tokens of prompt and answer together; None takes the model's own limit."""
-    cache_bytes: int | None = None
-    """Memory for keys and values of running and ended sequences; None: a part of what is free after the load."""
     queue: int = 1024
     """Requests that may wait for the engine before further ones get a 503."""
     options: dict[str, object] = field(default_factory=dict)

@@ -112,6 +112,9 @@ class FakeRunner:
                 del self._answers[stream]
                 stream.put(finish)
 
+    def tidy(self) -> bool:
+        return False
+
     def _start(self, sequence: Sequence) -> _Answer:
         answer = self._answer(self.tokenizer.decode(list(sequence.prompt)))
         return _Answer(self.tokenizer.encode(answer, special=False))

@@ -7,6 +7,7 @@ from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
 from bainmarie_worker.engine.engine import Report, Runner
+from bainmarie_worker.engine.options import EngineOptions
 from bainmarie_worker.loading import load
 
 _OF_CUDA, _OF_MAIN = 0.8, 0.25
@@ -15,19 +16,18 @@ _OF_CUDA, _OF_MAIN = 0.8, 0.25
 
 def load_and_warm(config: WorkerConfig, report: Report) -> Runner:
     """On the engine's thread. LoadError from the load, or whatever the first forward pass raises."""
+    options = EngineOptions.read(config.options)
     loaded = load(config, report)
     from bainmarie_worker.engine.runner import TransformersRunner
 
     report(Progress("warmup"))
-    runner = TransformersRunner(loaded, _cache_bytes(config, loaded.device))
+    runner = TransformersRunner(loaded, options, options.cache_bytes or _cache_bytes(loaded.device))
     runner.tokenizer.warm()
     return runner
 
 
-def _cache_bytes(config: WorkerConfig, device: Any) -> int:
-    """The configured size, else a part of what is free now that the weights are in."""
-    if config.cache_bytes is not None:
-        return config.cache_bytes
+def _cache_bytes(device: Any) -> int:
+    """A part of what is free now that the weights are in."""
     if device.type == "cuda":
         import torch
 

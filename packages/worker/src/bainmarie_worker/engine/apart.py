@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import transformers
 from transformers import DynamicCache
 
+from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.memory import Computed, Logits, Part
 
 
@@ -28,18 +30,6 @@ class Apart:
         self._device = device
         known = inspect.signature(model.forward).parameters
         self._keep = next((name for name in ("logits_to_keep", "num_logits_to_keep") if name in known), None)
-
-    @staticmethod
-    def fits(model: Any, transformers_version: str) -> bool:
-        """Whether this model of this version keeps all it remembers in a `DynamicCache`."""
-        if "past_key_values" not in inspect.signature(model.forward).parameters:
-            return False
-        if not getattr(model, "_supports_cache_class", True):
-            return False
-        version = tuple(int(part) for part in transformers_version.split(".")[:2])
-        if version < (4, 56) and getattr(model.config, "cache_implementation", None):
-            return False  # gemma2 and its kin had caches of their own, and so had recurrent models before version 5
-        return version >= (5, 0) or not getattr(model, "_is_stateful", False)
 
     def memory(self) -> OwnCache:
         return OwnCache(self._fresh())
@@ -69,6 +59,28 @@ class Apart:
             return DynamicCache(config=self._model.config)
         except TypeError:  # before 4.56 a cache does not ask for the configuration
             return DynamicCache()
+
+
+def apart(model: Any, device: torch.device, reference: probe.Reference, why: str) -> Apart | str:
+    """This way, or `why` with the reason against this way too. `why` tells what is wrong with the better one."""
+    fault = _unfit(model)
+    forward = Apart(model, device, why)
+    fault = fault or probe.fault(forward, reference, model.dtype)
+    return f"{why}; with a cache {fault}" if fault else forward
+
+
+def _unfit(model: Any) -> str:
+    """What is known to be wrong before anything is computed: not all that it remembers is in a `DynamicCache`."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return "its forward pass takes none"
+    if not getattr(model, "_supports_cache_class", True):
+        return "of the class DynamicCache its code does nothing"
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if version < (4, 56) and getattr(model.config, "cache_implementation", None):
+        return "of another class is needed"  # gemma2 and its kin had them, and so had recurrent models before version 5
+    if version < (5, 0) and getattr(model, "_is_stateful", False):
+        return "of another class is needed"
+    return ""
 
 
 class OwnCache:

@@ -64,6 +64,9 @@ class Runner(Protocol):
         An error of one sequence goes into its stream. What is raised is a defect and fails all.
         """
 
+    def tidy(self) -> bool:
+        """A little work that can wait, a few milliseconds of it. False when there is none left."""
+
     def uses(self, adapter: Adapter) -> bool:
         """Whether a sequence that has not ended needs the adapter."""
 
@@ -192,13 +195,20 @@ class Engine:
     def _work(self, runner: Runner) -> None:
         """Never returns. A defect in a step ends the process: what state the runner is in, nobody knows."""
         while True:
-            while not runner.busy or not self._jobs.empty():
-                self._jobs.get()(runner)
             try:
+                self._idle(runner)
                 runner.step()
+                runner.tidy()
             except BaseException:  # noqa: BLE001 - nothing else may run after it
                 traceback.print_exc(file=sys.stderr)
                 os._exit(DEFECT)
             for job in self._put_off:
                 self._jobs.put(job)
             self._put_off.clear()
+
+    def _idle(self, runner: Runner) -> None:
+        """Does what has come in; returns when there is something to step for."""
+        while not runner.busy or not self._jobs.empty():
+            if self._jobs.empty() and runner.tidy():
+                continue
+            self._jobs.get()(runner)

@@ -12,13 +12,10 @@ from typing import Any
 
 import torch
 
+from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.attention import NAME, PackedCache, Span, packed_attention, under_way
 from bainmarie_worker.engine.keys_values import KeysValues
 from bainmarie_worker.engine.memory import Computed, Logits, Part
-
-_NEAR = {torch.float32: 1e-3, torch.float64: 1e-6}
-_NEAR_ELSE = 0.1
-"""How far logits of the probe may be from the model's own, as a part of their spread: half precision rounds."""
 
 
 class Packed:
@@ -82,27 +79,27 @@ class Packed:
         return logits[: len(wanted)]
 
 
-def packed(model: Any, device: torch.device) -> Packed | str:
-    """The fast way, or why this model cannot go it. The model's attention is changed only in the first case."""
+def packed(model: Any, device: torch.device, reference: probe.Reference) -> Packed | str:
+    """The fast way, or why this model cannot go it. The model's attention is changed only in the first case.
+
+    `reference` is what the model computed with its own attention.
+    """
     unfit = _unfit(model)
     if unfit:
         return unfit
     from transformers import AttentionInterface
 
     before = model.config._attn_implementation
-    reference = _reference(model, device)
     AttentionInterface.register(NAME, packed_attention)
     try:
         model.set_attn_implementation(NAME)
-        forward = Packed(model, device)
-        far = _distance(forward, reference)
-    except Exception as error:  # noqa: BLE001 - foreign code in a use it may not know: any error means no
+    except ValueError as error:
+        return f"its attention cannot be replaced: {error}"
+    forward = Packed(model, device)
+    fault = probe.fault(forward, reference, model.dtype)
+    if fault:
         model.set_attn_implementation(before)
-        return f"its code cannot run packed: {type(error).__name__}: {error}"
-    near = _NEAR.get(model.dtype, _NEAR_ELSE)
-    if not far <= near:
-        model.set_attn_implementation(before)
-        return f"packed it computes something else (by {far:.2g} of the spread)"
+        return f"packed {fault}"
     return forward
 
 
@@ -129,23 +126,3 @@ def _unfit(model: Any) -> str:
     if kinds & {"dynamic", "longrope"}:
         return "its rotary positions depend on the longest sequence of a pass"
     return ""
-
-
-_PROBE = ([5, 3, 7, 3, 11, 2, 9], [4, 8, 3])
-
-
-@torch.inference_mode()
-def _reference(model: Any, device: torch.device) -> list[torch.Tensor]:
-    """What the model itself computes: its logits for the last token of each text of the probe."""
-    return [model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, -1] for ids in _PROBE]
-
-
-@torch.inference_mode()
-def _distance(forward: Packed, reference: list[torch.Tensor]) -> float:
-    """The largest distance of packed logits from `reference`, where one text is computed in two passes."""
-    long, short = forward.memory(), forward.memory()
-    first = forward._pass([Part(long, _PROBE[0][:4], 0)])
-    assert not len(first[0])
-    rows = forward._pass([Part(short, _PROBE[1], 1), Part(long, _PROBE[0][4:], 1)])
-    pairs = zip((rows[1][0], rows[0][0]), reference)
-    return max(float((row - own).float().norm() / (own.float() - own.float().mean()).norm()) for row, own in pairs)

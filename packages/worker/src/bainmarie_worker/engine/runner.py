@@ -6,15 +6,17 @@ import sys
 import traceback
 
 import torch
-import transformers
 
 from bainmarie_worker.adapters import Adapters
+from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.adapted import Adapted
-from bainmarie_worker.engine.apart import Apart
+from bainmarie_worker.engine.apart import apart
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.library import Library
+from bainmarie_worker.engine.linears import Prepacking
 from bainmarie_worker.engine.memory import Forward
+from bainmarie_worker.engine.options import EngineOptions
 from bainmarie_worker.engine.packed import packed
 from bainmarie_worker.engine.sampling import Sampler
 from bainmarie_worker.engine.sequence import Adapter, TokenStream
@@ -29,21 +31,23 @@ class TransformersRunner:
     library's own `generate()`. `info["path"]` and `info["path_reason"]` say which, and why no better one.
     """
 
-    def __init__(self, loaded: Loaded, cache_bytes: int) -> None:
+    def __init__(self, loaded: Loaded, options: EngineOptions, cache_bytes: int) -> None:
+        """LoadError `bad_option` where the model cannot go the way that `options` demand."""
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.context = loaded.context
         self.defaults = loaded.defaults
         self._device: torch.device = loaded.device
         self._loop: Batch | Library
-        forward = _forward(loaded)
+        forward = _forward(loaded, options.path)
         self._adapters = Adapters(loaded.model, mix=not isinstance(forward, str) and forward.packs)
         if isinstance(forward, str):
             self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
             way, why = "generate", forward
         else:
             adapted = Adapted(forward, self._adapters)
-            self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes)
+            self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes, options.speculate)
             way, why = ("packed" if forward.packs else "apart"), forward.why
+        self._prepacking = Prepacking(loaded.model) if options.prepack and self._device.type == "cpu" else None
         self.info = {**loaded.info, "engine_path": way, "engine_path_reason": why, "cache_bytes": cache_bytes}
 
     @property
@@ -67,6 +71,15 @@ class TransformersRunner:
     def step(self) -> None:
         with torch.inference_mode():
             self._loop.step()
+
+    def tidy(self) -> bool:
+        if self._prepacking is None:
+            return False
+        with torch.inference_mode():
+            more = self._prepacking.step()
+        if not more:
+            self._prepacking = None
+        return more
 
     def uses(self, adapter: Adapter) -> bool:
         return self._loop.uses(adapter)
@@ -103,11 +116,20 @@ class TransformersRunner:
         stream.put(self._described(error, stream))
 
 
-def _forward(loaded: Loaded) -> Forward | str:
-    """The best way to compute this model; a text where only `generate()` can."""
-    way = packed(loaded.model, loaded.device)
-    if not isinstance(way, str):
-        return way
-    if Apart.fits(loaded.model, transformers.__version__):
-        return Apart(loaded.model, loaded.device, way)
-    return way
+def _forward(loaded: Loaded, wish: str) -> Forward | str:
+    """The best way to compute this model, or the wanted one; a text where it is `generate()`."""
+    why = "" if wish == "auto" else f"the option path is {wish}"
+    reference = probe.reference(loaded.model, loaded.device)
+    if wish in ("auto", "packed"):
+        way = packed(loaded.model, loaded.device, reference)
+        if not isinstance(way, str):
+            return way
+        why = way
+    if wish in ("auto", "apart"):
+        own = apart(loaded.model, loaded.device, reference, why)
+        if not isinstance(own, str):
+            return own
+        why = own
+    if wish in ("packed", "apart"):
+        raise LoadError("bad_option", f"this model cannot go the path {wish}: {why}", "Take the option path away.")
+    return why

@@ -1,0 +1,49 @@
+"""Proves on two short texts that a way of computing a model gives what the model's own forward pass gives.
+
+A model is served by its own code, in a use that its authors may not have thought of: several texts in one row, or one
+text in two passes. Whether that works is not looked up by the model's name, it is tried. The probe is the warm-up too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bainmarie_worker.engine.memory import Forward, Part
+
+Reference = list[torch.Tensor]
+
+_TEXTS = ([5, 3, 7, 3, 11, 2, 9], [4, 8, 3])
+_CUT = 4
+"""The first text is computed in two passes, of so many tokens and of the rest."""
+_NEAR = {torch.float32: 1e-3, torch.float64: 1e-6}
+_NEAR_ELSE = 0.1
+"""How far logits may be from the model's own, as a part of their spread: half precision rounds."""
+
+
+@torch.inference_mode()
+def reference(model: Any, device: torch.device) -> Reference:
+    """What the model itself computes: the logits after each text."""
+    return [model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, -1] for ids in _TEXTS]
+
+
+@torch.inference_mode()
+def fault(forward: Forward, wanted: Reference, dtype: torch.dtype) -> str:
+    """What is wrong with a way; empty where nothing is."""
+    long, short = forward.memory(), forward.memory()
+    first = forward.run([Part(long, _TEXTS[0][:_CUT], 0)])
+    rows = forward.run([Part(short, _TEXTS[1], 1), Part(long, _TEXTS[0][_CUT:], 1)])
+    for result in (*first, *rows):
+        if isinstance(result, Exception):
+            return f"its code fails: {type(result).__name__}: {result}"
+    far = max(_distance(row, own) for row, own in zip(reversed(rows), wanted))
+    if not far <= _NEAR.get(dtype, _NEAR_ELSE):
+        return f"it computes something else (by {far:.2g} of the spread)"
+    return ""
+
+
+def _distance(rows: Any, own: torch.Tensor) -> float:
+    """Of one row of logits from the model's own."""
+    own = own.float()
+    return float((rows[0].float() - own).norm() / (own - own.mean()).norm())
