@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from typing import Any
 
@@ -122,12 +123,18 @@ def told(error: Exception, stream: Any) -> RequestError:
     return RequestError(500, f"{type(error).__name__}: {error}", code="engine_error")
 
 
-def batch(forward: Forward, limit: int = PLENTY, speculate: bool = True, ends: SequenceOf[int] = ()) -> Batch:
+def batch(
+    forward: Forward,
+    limit: int = PLENTY,
+    speculate: bool = True,
+    ends: SequenceOf[int] = (),
+    describe: Callable[[Exception, Any], RequestError] = told,
+) -> Batch:
     def sampler(stream: Any) -> Sampler:
         sequence = stream.sequence
         return Sampler(sequence.sampling, sequence.prompt, CPU, sequence.logprobs)
 
-    return Batch(forward, frozenset(ends), sampler, told, limit, speculate)
+    return Batch(forward, frozenset(ends), sampler, describe, limit, speculate)
 
 
 def heard(prompt: SequenceOf[int], tokens: int = 12, sampling: Sampling | None = None, **fields: Any) -> Heard:
@@ -156,7 +163,12 @@ def finish(batch: Batch, *streams: Heard) -> None:
 
 def generated(model: Any, prompt: SequenceOf[int], tokens: int) -> list[int]:
     """What the library's own loop makes of it, greedy."""
-    ids = torch.tensor([list(prompt)])
+    return generated_together(model, [prompt], tokens)[0]
+
+
+def generated_together(model: Any, prompts: SequenceOf[SequenceOf[int]], tokens: int) -> list[list[int]]:
+    """The same for many prompts of one length."""
+    ids = torch.tensor([list(prompt) for prompt in prompts])
     with torch.inference_mode():
         whole = model.generate(
             ids,
@@ -166,6 +178,6 @@ def generated(model: Any, prompt: SequenceOf[int], tokens: int) -> list[int]:
             eos_token_id=None,
             pad_token_id=0,
         )
-    answer: list[int] = whole[0, len(prompt) :].tolist()
-    assert len(answer) == tokens
-    return answer
+    assert whole.shape[1] == ids.shape[1] + tokens
+    answers: list[list[int]] = whole[:, ids.shape[1] :].tolist()
+    return answers

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from tests.worker.engine.architectures import ARCHITECTURES, make
-from tests.worker.engine.driving import Heard, Watched, batch, finish, generated, heard, steps, submit, way
+from tests.worker.engine.driving import Heard, Watched, batch, finish, generated, generated_together, heard, steps, submit, way
 
 LENGTHS = (1, 2, 5, 9, 17, 33, 60, 21)
 TOKENS = 12
@@ -128,18 +128,19 @@ def test_with_guesses(pot):
     pot.check(*streams)
     drawn = sum(len(stream.tokens) for stream in streams)
     if pot.forward.crops:
-        assert watched.guessed > drawn - watched.draws > 0, "there are right guesses and wrong ones"
+        assert watched.guessed >= drawn - watched.draws > 0, "guesses were made, and right ones were taken"
     else:
         assert (watched.guessed, watched.draws) == (0, drawn)
 
 
 def repeating(pot):
-    """A prompt whose answer repeats three tokens."""
-    for seed in range(100):
-        prompt = random.Random(seed).choices(range(3, 128), k=6)
-        told = [*prompt, *pot.answer(prompt, 32)]
+    """A prompt whose answer soon repeats three tokens; for a model that nobody guesses for, any."""
+    chance = random.Random(4)
+    asked = [chance.choices(range(3, 128), k=6) for _ in range(64 if pot.forward.crops else 1)]
+    for prompt, answer in zip(asked, generated_together(pot.reference, asked, 28)):
+        told = [*prompt, *answer]
         threes = [tuple(told[place : place + 3]) for place in range(len(told) - 2)]
-        if any(three in threes[:place] for place, three in enumerate(threes[:20])):
+        if not pot.forward.crops or any(three in threes[:place] for place, three in enumerate(threes)):
             return prompt
     raise AssertionError("no answer repeats anything")
 
@@ -170,10 +171,9 @@ def test_with_so_little_memory_that_it_evicts_and_preempts(pot):
     longest = one.held
     watched = pot.watched()
     work = batch(watched, longest * 5 // 2)
-    for _ in range(2):
+    for again in (False, True):
         streams = [heard(prompt) for prompt in prompts()]
-        before = watched.memories
         finish(work, *streams)
         pot.check(*streams)
-        assert watched.memories - before > len(streams), "nothing was preempted"
+        assert again or watched.memories > len(streams), "nothing was preempted"
         assert longest <= watched.held <= longest * 5 // 2, "what is kept is within the bound"
