@@ -19,7 +19,9 @@ CALCULATOR = {
         "description": "Calculate an arithmetic expression, such as (17 + 5) * 3.",
         "parameters": {
             "type": "object",
-            "properties": {"expression": {"type": "string", "description": "Numbers, + - * / // % ** and parentheses."}},
+            "properties": {
+                "expression": {"type": "string", "description": "Numbers, + - * / // % ** and parentheses."}
+            },
             "required": ["expression"],
         },
     },
@@ -108,7 +110,7 @@ def alone(demo):
 
 
 def test_one_client_at_a_time_is_right(alone):
-    for chain, told in zip(CHAINS, alone):
+    for chain, told in zip(CHAINS, alone, strict=True):
         assert [calculated(expression) for expression in told.expressions] == chain.results, chain.text
         assert str(chain.results[-1]) in told.answer
         assert told.cached > 0
@@ -121,7 +123,7 @@ def test_sixteen_clients_at_once_get_the_same(demo, alone, start_session_worker)
     for worker in (fresh, demo):
         with ThreadPoolExecutor(CLIENTS) as clients:
             together = list(clients.map(lambda chain: converse(worker, chain), CHAINS))
-        for told, before in zip(together, alone):
+        for told, before in zip(together, alone, strict=True):
             assert (told.expressions, told.answer) == (before.expressions, before.answer)
             assert told.cached > 0
 

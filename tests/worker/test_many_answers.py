@@ -74,8 +74,7 @@ def test_completions_give_several_too(worker):
     body = {"model": "m", "prompt": "Hello", "n": 3, "seed": 5, **HOT}
     several = worker.post("/v1/completions", body).json["choices"]
     single = [
-        worker.post("/v1/completions", {**body, "n": 1, "seed": seed}).json["choices"][0]["text"]
-        for seed in (5, 6, 7)
+        worker.post("/v1/completions", {**body, "n": 1, "seed": seed}).json["choices"][0]["text"] for seed in (5, 6, 7)
     ]
     assert [choice["text"] for choice in several] == single
     assert [choice["index"] for choice in several] == [0, 1, 2]

@@ -43,7 +43,7 @@ class Counting:
         part.memory.write(0, column, column)
         part.memory.length += len(part.tokens)
         logits = torch.zeros(part.wanted, VOCABULARY)
-        for row, token in zip(logits, part.tokens[len(part.tokens) - part.wanted :]):
+        for row, token in zip(logits, part.tokens[len(part.tokens) - part.wanted :], strict=True):
             row[(token + 1) % VOCABULARY] = 1
         return logits
 

@@ -124,9 +124,7 @@ async def test_an_adapter_goes_when_the_last_one_that_uses_it_has_ended(family):
     stream = engine.submit(asked)
     await stream.started()
     gone = asyncio.ensure_future(
-        engine.call(
-            lambda runner, report: runner.unload_adapter(adapter), unless=lambda runner: runner.uses(adapter)
-        )
+        engine.call(lambda runner, report: runner.unload_adapter(adapter), unless=lambda runner: runner.uses(adapter))
     )
     tokens = await rest(stream)
     await gone
@@ -165,6 +163,9 @@ def test_a_defect_in_a_step_ends_the_process_with_its_own_status(start_fake):
         with contextlib.suppress(ConnectionError):
             connection.request("POST", "/v1/chat/completions", body)
     for connection in connections:
-        with contextlib.closing(connection), pytest.raises((http.client.HTTPException, ConnectionError, AttributeError)):
+        with (
+            contextlib.closing(connection),
+            pytest.raises((http.client.HTTPException, ConnectionError, AttributeError)),
+        ):
             connection.getresponse().read()
     assert worker.process.wait(timeout=60) == DEFECT == 71

@@ -6,7 +6,18 @@ import random
 
 import pytest
 from tests.worker.engine.architectures import ARCHITECTURES, make
-from tests.worker.engine.driving import Heard, Watched, batch, finish, generated, generated_together, heard, steps, submit, way
+from tests.worker.engine.driving import (
+    Heard,
+    Watched,
+    batch,
+    finish,
+    generated,
+    generated_together,
+    heard,
+    steps,
+    submit,
+    way,
+)
 
 LENGTHS = (1, 2, 5, 9, 17, 33, 60, 21)
 TOKENS = 12
@@ -137,7 +148,7 @@ def repeating(pot):
     """A prompt whose answer soon repeats three tokens; for a model that nobody guesses for, any."""
     chance = random.Random(4)
     asked = [chance.choices(range(3, 128), k=6) for _ in range(64 if pot.forward.crops else 1)]
-    for prompt, answer in zip(asked, generated_together(pot.reference, asked, 28)):
+    for prompt, answer in zip(asked, generated_together(pot.reference, asked, 28), strict=True):
         told = [*prompt, *answer]
         threes = [tuple(told[place : place + 3]) for place in range(len(told) - 2)]
         if not pot.forward.crops or any(three in threes[:place] for place, three in enumerate(threes)):

@@ -39,9 +39,7 @@ ASKED = st.builds(
     st.integers(1, 14),
     st.none() | st.integers(0, 3),
 )
-EVENTS = st.lists(
-    st.one_of(ASKED, st.integers(1, 6), st.builds(float, st.integers(0, 9))), max_size=24
-)
+EVENTS = st.lists(st.one_of(ASKED, st.integers(1, 6), st.builds(float, st.integers(0, 9))), max_size=24)
 """A request comes; so many steps are made (int); the client of the n-th request leaves (float)."""
 
 
@@ -75,7 +73,7 @@ def test_each_answer_is_as_if_alone(name, data):
         elif streams:
             streams[int(event) % len(streams)].cancelled.set()
     finish(work)
-    for one, stream in zip(asked, streams):
+    for one, stream in zip(asked, streams, strict=True):
         whole = alone(name, one)
         if stream.cancelled.is_set():
             assert stream.tokens == whole[: len(stream.tokens)]

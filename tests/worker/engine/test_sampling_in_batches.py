@@ -135,10 +135,10 @@ def test_probabilities_are_those_of_the_models_logits(forward, reference):
     sampling = Sampling(temperature=0.9, seed=4, frequency_penalty=0.3, logit_bias=((9, 40.0),))
     stream = heard(PROMPT, TOKENS, sampling, logprobs=5)
     finish(batch(watched), *others(), stream)
-    chances = logits(reference, [*PROMPT, *stream.tokens])[len(PROMPT) - 1 :].log_softmax(-1)
+    chances = logits(reference, [*PROMPT, *stream.tokens])[len(PROMPT) - 1 : -1].log_softmax(-1)
     assert watched.guessed > 0
     assert len(stream.drawn) == TOKENS
-    for row, drawn in zip(chances, stream.drawn):
+    for row, drawn in zip(chances, stream.drawn, strict=True):
         values, ids = row.topk(5)
         assert drawn.logprob == pytest.approx(float(row[drawn.token]), abs=1e-4)
         assert [token for token, _ in drawn.likeliest] == ids.tolist()

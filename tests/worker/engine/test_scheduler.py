@@ -13,23 +13,23 @@ BUDGET = st.integers(4, 1024)
 def test_nobody_gets_more_than_there_is_to_do(todo, budget):
     counts = plan(todo, budget)
     assert len(counts) == len(todo)
-    assert all(0 <= count <= left for count, left in zip(counts, todo))
+    assert all(0 <= count <= left for count, left in zip(counts, todo, strict=True))
 
 
 @given(TODO, BUDGET)
 def test_who_generates_always_gets_the_token(todo, budget):
-    assert all(count == 1 for count, left in zip(plan(todo, budget), todo) if left == 1)
+    assert all(count == 1 for count, left in zip(plan(todo, budget), todo, strict=True) if left == 1)
 
 
 @given(TODO, BUDGET)
 def test_prompts_together_take_the_budget_and_no_more(todo, budget):
-    prompts = [(count, left) for count, left in zip(plan(todo, budget), todo) if left > 1]
+    prompts = [(count, left) for count, left in zip(plan(todo, budget), todo, strict=True) if left > 1]
     assert sum(count for count, _ in prompts) == min(budget, sum(left for _, left in prompts))
 
 
 @given(TODO, BUDGET)
 def test_the_oldest_prompt_gets_a_fourth_at_least(todo, budget):
-    prompts = [(count, left) for count, left in zip(plan(todo, budget), todo) if left > 1]
+    prompts = [(count, left) for count, left in zip(plan(todo, budget), todo, strict=True) if left > 1]
     if prompts:
         count, left = prompts[0]
         assert count >= min(left, budget // 4)
@@ -39,7 +39,7 @@ def test_the_oldest_prompt_gets_a_fourth_at_least(todo, budget):
 def test_a_shorter_prompt_is_not_cut_for_a_longer_one(todo, budget):
     """Apart from the oldest."""
     counts = plan(todo, budget)
-    prompts = [(count, left) for count, left in zip(counts, todo) if left > 1][1:]
+    prompts = [(count, left) for count, left in zip(counts, todo, strict=True) if left > 1][1:]
     for count, left in prompts:
         if count < left:
             assert all(more == 0 for more, longer in prompts if longer > left)
