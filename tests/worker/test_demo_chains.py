@@ -109,6 +109,11 @@ def alone(demo):
     return [converse(demo, chain) for chain in CHAINS]
 
 
+def all_at_once(worker):
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return list(clients.map(converse, [worker] * CLIENTS, CHAINS))
+
+
 def test_one_client_at_a_time_is_right(alone):
     for chain, told in zip(CHAINS, alone, strict=True):
         assert [calculated(expression) for expression in told.expressions] == chain.results, chain.text
@@ -121,8 +126,7 @@ def test_sixteen_clients_at_once_get_the_same(demo, alone, start_session_worker)
     fresh = start_session_worker(DEMO, ServedModel("m"), device="cpu", dtype="float32")
     fresh.until(Ready)
     for worker in (fresh, demo):
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            together = list(clients.map(lambda chain: converse(worker, chain), CHAINS))
+        together = all_at_once(worker)
         for told, before in zip(together, alone, strict=True):
             assert (told.expressions, told.answer) == (before.expressions, before.answer)
             assert told.cached > 0
@@ -131,7 +135,6 @@ def test_sixteen_clients_at_once_get_the_same(demo, alone, start_session_worker)
 def test_sixteen_clients_with_so_little_memory_that_nothing_is_kept_for_long(alone, start_session_worker):
     tight = start_session_worker(DEMO, ServedModel("m"), device="cpu", dtype="float32", cache_bytes=4 << 20)
     tight.until(Ready)
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        together = list(clients.map(lambda chain: converse(tight, chain), CHAINS))
+    together = all_at_once(tight)
     assert [(told.expressions, told.answer) for told in together] == [(told.expressions, told.answer) for told in alone]
     assert sum(told.cached for told in together) < sum(told.cached for told in alone)
