@@ -51,15 +51,11 @@ def test_the_longest_known_conversation_counts():
     assert known.encode("|x|y|w") == [1, 2, *encode("|w")]
 
 
-def test_a_conversation_takes_the_place_of_its_beginning():
-    """A growing one does not push out others: 300 turns of it leave the first of another."""
+def test_each_turn_stays_for_who_asks_again_from_there():
     known = transcripts()
-    known.note("|other", [7])
-    text = "|"
-    for _ in range(300):
-        text += "x|"
-        known.note(text, [1])
-    assert known.encode("|other|") == [7, *encode("|")]
+    known.note("|x", [1])
+    known.note("|x|y", [1, 2])
+    assert known.encode("|x|z") == [1, *encode("|z")]
 
 
 def test_many_conversations_push_out_the_oldest():
