@@ -33,8 +33,4 @@ class Transcripts:
 
     def note(self, text: str, ids: list[int]) -> None:
         """A prompt and its answer, as one text and as tokens (the end token left out)."""
-        for item in self._known:
-            if text.startswith(item[0]):
-                self._known.remove(item)
-                break
         self._known.append((text, array("q", ids)))
