@@ -23,6 +23,7 @@ SPEC = EnvironmentSpec(
         "peft",
         "accelerate",
         "safetensors",
+        "hypothesis",
         "pytest",
         "pytest-asyncio",
         "pytest-timeout",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -68,7 +69,10 @@ class Worker:
         self.config = config
         self.events: list[Event] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOTSTRAP], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-I", "-c", _BOOTSTRAP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # of models so small more threads only wait for each other
         )
         assert self.process.stdin is not None
         self.process.stdin.write(config.to_json().encode() + b"\n")

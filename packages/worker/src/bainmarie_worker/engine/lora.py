@@ -27,17 +27,23 @@ class Routing:
 
 def route(model: Any, routing: Routing) -> bool:
     """Exchanges the forward of all of peft's layers in `model`. False, and nothing is exchanged, where one is no plain
-    LoRA on a linear layer whose rows are the pass's rows."""
+    LoRA on a linear layer whose rows are the pass's rows, or an adapter brings whole layers of its own."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
     for _, layer in layers:
         layer.__dict__.pop("forward", None)
-    if not all(_is_plain(name, layer) for name, layer in layers):
+    if _brings_layers(model) or not all(_is_plain(name, layer) for name, layer in layers):
         return False
     for _, layer in layers:
         layer.forward = _Routed(layer, routing)
     return True
+
+
+def _brings_layers(model: Any) -> bool:
+    """Whether an adapter replaces whole layers (`modules_to_save`): only peft exchanges those."""
+    wrappers = [module for module in model.modules() if type(module).__name__ == "ModulesToSaveWrapper"]
+    return any(len(wrapper.modules_to_save) for wrapper in wrappers)
 
 
 def _is_plain(name: str, layer: Any) -> bool:

@@ -1,0 +1,145 @@
+"""Tiny random models of many architectures, in float32: what the engine must compute as the library does."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+_ENDS: dict[str, Any] = {"vocab_size": 128, "bos_token_id": 1, "eos_token_id": None}
+_EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SPREAD = 0.2
+"""Of random weights: so large that every token depends on many before it."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One that transformers knows by `name`."""
+
+    name: str
+    settings: dict[str, Any]
+    why: str = ""
+    """Part of the reason why it cannot be packed; empty where it must be."""
+
+
+def _sized(name: str, why: str = "", without: str = "", **settings: Any) -> Architecture:
+    sizes = {key: value for key, value in _SIZES.items() if key != without}
+    return Architecture(name, {**sizes, **settings}, why)
+
+
+_RECURRENT = "recurrent state"
+
+ARCHITECTURES = (
+    _sized("llama"),
+    _sized("qwen2"),
+    _sized("qwen3"),
+    _sized("qwen3_moe", decoder_sparse_step=1, **_EXPERTS),
+    _sized("mistral", sliding_window=8),
+    _sized("mixtral", num_local_experts=4),
+    _sized("gemma2", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
+    _sized("gemma3_text", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
+    _sized("phi3"),
+    _sized("granite"),
+    _sized("olmo2"),
+    Architecture("gpt2", {**_ENDS, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+    _sized("gpt_neox", rotary_pct=0.25),
+    _sized("stablelm"),
+    _sized(
+        "deepseek_v3",
+        without="head_dim",
+        num_key_value_heads=4,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        first_k_dense_replace=1,
+        n_group=1,
+        topk_group=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=16,
+        v_head_dim=16,
+    ),
+    _sized("glm4"),
+    _sized("gpt_oss", sliding_window=8, num_local_experts=4),
+    _sized(
+        "falcon_h1",
+        _RECURRENT,
+        mamba_d_ssm=64,
+        mamba_n_heads=4,
+        mamba_d_head=16,
+        mamba_d_state=16,
+        mamba_n_groups=1,
+        mamba_chunk_size=16,
+    ),
+    _sized(
+        "nemotron_h",
+        _RECURRENT,
+        mamba_num_heads=8,
+        mamba_head_dim=16,
+        ssm_state_size=16,
+        n_groups=1,
+        hybrid_override_pattern="M*",
+        chunk_size=16,
+    ),
+    _sized(
+        "jamba",
+        _RECURRENT,
+        num_experts=2,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        use_mamba_kernels=False,
+    ),
+)
+
+BY_GENERATE = Architecture(
+    "mamba2",
+    {
+        **_ENDS,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_heads": 8,
+        "head_dim": 16,
+        "expand": 2,
+        "state_size": 16,
+        "n_groups": 1,
+    },
+    "takes no cache or no positions",
+)
+"""Its code wants a cache by another name, so only the library's own loop can serve it."""
+
+
+def architecture(name: str) -> Architecture:
+    return next(known for known in ARCHITECTURES if known.name == name)
+
+
+def make(known: Architecture) -> Any:
+    """The same weights each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.for_model(known.name, **known.settings)
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+    for name, weights in model.named_parameters():
+        if weights.dim() > 1 and "A_log" not in name:
+            torch.nn.init.normal_(weights, std=_SPREAD)
+    return model

@@ -1,0 +1,125 @@
+"""With real memories of keys and values, whose numbers are the tokens themselves."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bainmarie_worker.engine.keys_values import KeysValues
+from bainmarie_worker.engine.prefixes import Prefixes, common
+
+IDS = st.lists(st.integers(0, 2), min_size=1, max_size=150)
+ADAPTERS = st.sampled_from([None, "a", "b"])
+
+
+class Stiff(KeysValues):
+    """Cannot be cut, as a recurrent state."""
+
+    def crop(self, length):
+        return length == self.length
+
+    def copy(self, length):
+        return super().copy(length) if length == self.length else None
+
+
+def memory(ids, kind=KeysValues):
+    made = kind()
+    numbers = torch.tensor(ids, dtype=torch.float32)[None, :, None]
+    for layer in range(2):
+        made.write(layer, numbers, numbers + layer)
+    made.length = len(ids)
+    return made
+
+
+def held(memory):
+    """The tokens that a memory stands for."""
+    keys, values = memory.read(1, 0, memory.length)
+    assert torch.equal(values, keys + 1)
+    return [int(number) for number in keys[0, :, 0]]
+
+
+def kept(*conversations, adapter=None, kind=KeysValues):
+    prefixes = Prefixes()
+    for ids in conversations:
+        prefixes.put(adapter, ids, memory(ids, kind))
+    return prefixes
+
+
+@given(st.lists(st.tuples(ADAPTERS, IDS), max_size=6), st.lists(st.tuples(ADAPTERS, IDS), max_size=4))
+def test_what_is_taken_holds_the_longest_beginning_of_the_same_adapter(conversations, asked):
+    prefixes = Prefixes()
+    for adapter, ids in conversations:
+        prefixes.put(adapter, ids, memory(ids))
+    for adapter, ids in asked:
+        best = min(prefixes.longest(adapter, ids), len(ids) - 1)
+        length, found = prefixes.take(adapter, ids)
+        assert length == best
+        if found is None:
+            assert length == 0
+            continue
+        assert length == found.length
+        assert held(found) == ids[:length]
+        prefixes.put(adapter, ids[:length], found)
+
+
+@given(IDS, IDS)
+def test_what_cannot_be_cut_is_taken_only_whole(told, asked):
+    prefixes = kept(told, kind=Stiff)
+    length, found = prefixes.take(None, asked)
+    if found is not None:
+        assert length == len(told) < len(asked)
+        assert asked[:length] == told
+    else:
+        assert asked[: len(told)] != told or len(asked) <= len(told)
+
+
+@given(st.lists(IDS, max_size=8), st.integers(0, 200_000))
+def test_shrink_keeps_the_latest_within_the_bound(conversations, most):
+    prefixes = kept(*conversations)
+    before = prefixes.bytes
+    prefixes.shrink(most)
+    assert prefixes.bytes <= most or before == 0
+    if conversations and prefixes.bytes:
+        assert prefixes.longest(None, conversations[-1]) == len(conversations[-1])
+
+
+def test_a_long_rest_stays_where_it_is_and_a_short_one_is_handed_on():
+    told = [n % 7 for n in range(200)]
+    prefixes = kept(told)
+    length, copied = prefixes.take(None, [*told[:100], 9])
+    assert (length, prefixes.longest(None, told)) == (100, 200)
+    copied.write(0, torch.full((1, 1, 1), 5.0), torch.zeros(1, 1, 1))
+    copied.length += 1
+    length, found = prefixes.take(None, [*told[:180], 9])
+    assert (length, held(found)) == (180, told[:180])
+    assert prefixes.longest(None, told) == 0
+
+
+def test_one_token_is_left_to_compute():
+    told = [1, 2, 3, 4]
+    length, found = kept(told).take(None, told)
+    assert (length, held(found)) == (3, [1, 2, 3])
+
+
+def test_a_beginning_of_a_longer_one_is_dropped_and_another_branch_is_not():
+    prefixes = kept([1, 2], [1, 3, 3], [1, 2, 3])
+    assert prefixes.bytes == 2 * memory([1]).bytes
+    assert prefixes.longest(None, [1, 3, 3]) == 3
+    assert prefixes.longest(None, [1, 2, 3]) == 3
+
+
+def test_drop_forgets_one_adapter():
+    prefixes = kept([1, 2, 3])
+    prefixes.put("a", [1, 2, 3], memory([1, 2, 3]))
+    prefixes.drop("a")
+    assert prefixes.longest("a", [1, 2, 3]) == 0
+    assert prefixes.longest(None, [1, 2, 3]) == 3
+
+
+@given(st.lists(st.integers(0, 1), max_size=1200), st.lists(st.integers(0, 1), max_size=5), st.integers(0, 1200))
+def test_common_is_the_longest_common_beginning(left, tail, place):
+    right = [*left[:place], *tail]
+    length = common(left, tuple(right))
+    assert left[:length] == right[:length]
+    assert length == min(len(left), len(right)) or left[length] != right[length]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bainmarie_worker.engine.scheduler import ALONE, BESIDE, plan
+
+TODO = st.lists(st.integers(1, 3000), min_size=1, max_size=64)
+BUDGET = st.integers(4, 1024)
+
+
+@given(TODO, BUDGET)
+def test_nobody_gets_more_than_there_is_to_do(todo, budget):
+    counts = plan(todo, budget)
+    assert len(counts) == len(todo)
+    assert all(0 <= count <= left for count, left in zip(counts, todo, strict=True))
+
+
+@given(TODO, BUDGET)
+def test_who_generates_always_gets_the_token(todo, budget):
+    assert all(count == 1 for count, left in zip(plan(todo, budget), todo, strict=True) if left == 1)
+
+
+@given(TODO, BUDGET)
+def test_prompts_together_take_the_budget_and_no_more(todo, budget):
+    prompts = [(count, left) for count, left in zip(plan(todo, budget), todo, strict=True) if left > 1]
+    assert sum(count for count, _ in prompts) == min(budget, sum(left for _, left in prompts))
+
+
+@given(TODO, BUDGET)
+def test_the_oldest_prompt_gets_a_fourth_at_least(todo, budget):
+    prompts = [(count, left) for count, left in zip(plan(todo, budget), todo, strict=True) if left > 1]
+    if prompts:
+        count, left = prompts[0]
+        assert count >= min(left, budget // 4)
+
+
+@given(TODO, BUDGET)
+def test_a_shorter_prompt_is_not_cut_for_a_longer_one(todo, budget):
+    """Apart from the oldest."""
+    counts = plan(todo, budget)
+    prompts = [(count, left) for count, left in zip(counts, todo, strict=True) if left > 1][1:]
+    for count, left in prompts:
+        if count < left:
+            assert all(more == 0 for more, longer in prompts if longer > left)
+
+
+@given(st.integers(2, 5000), st.lists(st.integers(2, 60), max_size=30), BUDGET)
+def test_a_long_prompt_ends_however_many_short_ones_come(long, short, budget):
+    """In every pass as many new short ones as there were before."""
+    passes = 0
+    while long > 1:
+        before = long
+        long -= plan([long, *short], budget)[0]
+        assert long < before
+        passes += 1
+    assert passes <= -(-5000 // max(1, budget // 4))
+
+
+def test_a_short_turn_does_not_wait_for_a_long_prompt():
+    assert plan([4000, 1, 30], BESIDE) == [226, 1, 30]
+    assert plan([4000], ALONE) == [ALONE]
+    assert plan([1, 1, 1], BESIDE) == [1, 1, 1]
