@@ -70,7 +70,7 @@ WRONG = [
     ),
     (
         "models: {a: {model: x, quantization: nf5}}",
-        "1:38: models.a.quantization: expected none, int8, nf4 or fp4, found the text 'nf5'; did you mean 'nf4'?",
+        "1:38: models.a.quantization: expected none, int8, int4, nf4 or fp4, found the text 'nf5'; did you mean 'nf4'?",
     ),
     (
         "models: {a: {model: x, device: gpu}}",
