@@ -6,7 +6,7 @@ from bainmarie_worker.packages import version_of
 
 _SINCE = (
     ((4, 56), "caches do not know sliding windows: such models keep every token and run through generate()"),
-    ((5, 0), "recurrent and hybrid models run through generate(), without reuse of earlier turns"),
+    ((5, 1), "recurrent and hybrid models run through generate(), without reuse of earlier turns"),
     ((5, 0), "weights in one file load without steps of progress"),
 )
 """By the first transformers that can: what an older one lacks."""

@@ -14,11 +14,12 @@ from bainmarie_protocol import Progress, WorkerConfig
 from bainmarie_worker import devices, files, hub, quantization
 from bainmarie_worker.chat_templates import check_templates
 from bainmarie_worker.consent import check_architecture, same_consent_for_parts
+from bainmarie_worker.continuation import continuation_fault
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.failures import classified, is_out_of_memory
 from bainmarie_worker.limits import library_limits
-from bainmarie_worker.model_settings import context_of, end_ids, sampling_of
+from bainmarie_worker.model_settings import context_of, end_ids, generation_config, sampling_of
 from bainmarie_worker.packages import need
 from bainmarie_worker.tokenizer import TransformersTokenizer
 from bainmarie_worker.tokenizer_loading import load_tokenizer
@@ -43,6 +44,8 @@ class Loaded:
     """Linear layers are `packed_linear`'s: whoever prepacks linear layers must leave those alone."""
     allow_pickle: bool = False
     """Adapters may be read from pickles too."""
+    continues: bool = True
+    """A saved state can be continued with several tokens at once; where not, only generate() is right."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     model.eval()
     device = devices.first_device(model, device)
     context = context_of(config, model.config)
+    fault = continuation_fault(model, device)
     return Loaded(
         model=model,
         tokenizer=TransformersTokenizer(tokenizer, directory=source.weights, trust=config.trust_remote_code),
@@ -97,6 +101,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         end_ids=end_ids(model.generation_config, tokenizer),
         packed=plan.pack_bits is not None,
         allow_pickle=config.allow_pickle,
+        continues=not fault,
         info={
             "engine": "transformers",
             "device": str(device),
@@ -106,7 +111,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
             "parameters": model.num_parameters(),
             "architecture": type(model).__name__,
             "path": source.weights,
-            "limits": library_limits(),
+            "limits": [*library_limits(), *([fault] if fault else [])],
         },
     )
 
@@ -133,6 +138,7 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
         options["quantization_config"] = plan.options
     if source.described != source.weights:
         options["config"] = AutoConfig.from_pretrained(source.described, **trust)
+        options["generation_config"] = generation_config(options["config"], source.weights, source.described)
     pickled = source.paths[0].endswith(".bin")
     with weights_progress(source.paths, report), same_consent_for_parts(config.trust_remote_code, source.described):
         model, outcome = AutoModelForCausalLM.from_pretrained(
@@ -144,8 +150,6 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
             **options,
         )
     _check_complete(model, outcome, source)
-    if source.described != source.weights:
-        _take_generation_config(model, source.described)
     return model
 
 
@@ -157,13 +161,3 @@ def _check_complete(model: Any, outcome: dict[str, Any], source: _Source) -> Non
             f"{source.weights} lacks {len(missing)} tensors of {type(model).__name__}, such as {missing[0]}",
             "The weights belong to another architecture, or the checkpoint was saved without them.",
         )
-
-
-def _take_generation_config(model: Any, directory: str) -> None:
-    """End tokens and sampling of the base, for weights that came without any."""
-    from transformers import GenerationConfig
-
-    try:
-        model.generation_config = GenerationConfig.from_pretrained(directory, local_files_only=True)
-    except OSError:
-        return  # the base has none either: what from_pretrained made of config.json stays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,16 @@ def sampling_of(generation: Any) -> dict[str, Any]:
         return {}
     values = {name: getattr(generation, name, None) for name in _SAMPLING}
     return {"temperature": 1.0, **{name: value for name, value in values.items() if value is not None}}
+
+
+def generation_config(settings: Any, *directories: str) -> Any:
+    """End tokens and sampling from the first directory that has generation_config.json, else from config.json."""
+    from transformers import GenerationConfig
+
+    for directory in directories:
+        if os.path.isfile(os.path.join(directory, "generation_config.json")):
+            return GenerationConfig.from_pretrained(directory, local_files_only=True)
+    return GenerationConfig.from_model_config(settings)
 
 
 def end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:
