@@ -289,6 +289,25 @@ def test_it_loads_in_the_checkpoints_own_dtype_and_reports_every_byte(family):
     weights = [s for s in steps if s.stage == "weights"]
     assert (weights[0].current, weights[0].total) == (0, size)
     assert (weights[-1].current, weights[-1].total, weights[-1].unit) == (size, size, "bytes")
+    assert {(s.total, s.unit) for s in weights} == {(size, "bytes")}
+    counts = [s.current for s in weights]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 5, "the way between is told too"
+
+
+def test_a_sharded_checkpoint_loads_and_counts_its_files(family, tmp_path, make_llama):
+    import torch
+
+    shutil.copytree(family.base, tmp_path / "sharded", ignore=shutil.ignore_patterns("*.safetensors"))
+    make_llama().save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
+    shards = list((tmp_path / "sharded").glob("model-*.safetensors"))
+    assert len(shards) > 2
+    steps = []
+    loaded = load(WorkerConfig("m", "transformers", str(tmp_path / "sharded"), (), device="cpu"), steps.append)
+    whole = load(WorkerConfig("m", "transformers", str(family.base), (), device="cpu"), lambda step: None)
+    prompt = torch.arange(3, 40).unsqueeze(0)
+    torch.testing.assert_close(loaded.model(prompt).logits, whole.model(prompt).logits)
+    assert next(s.total for s in steps if s.stage == "weights") == sum(path.stat().st_size for path in shards)
 
 
 def test_another_dtype_is_taken_on_wish(family):

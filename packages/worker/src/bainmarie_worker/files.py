@@ -25,6 +25,8 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
+    size: int
+    """In bytes."""
 
 
 def read_json(path: str) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def tensors(path: str) -> list[Tensor]:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        found = [Tensor(name, tuple(entry["shape"])) for name, entry in header.items()]
+        found = [_tensor(name, entry) for name, entry in header.items()]
     except (struct.error, ValueError, KeyError, AttributeError, TypeError) as error:
         raise LoadError(
             "model_incomplete", f"{path} is no safetensors file: {error}", "Copy or download it again."
@@ -118,6 +120,11 @@ def tensors(path: str) -> list[Tensor]:
             "model_incomplete", f"{path} is cut: {size} of {end} bytes are there", "Copy or download it again."
         )
     return found
+
+
+def _tensor(name: str, entry: dict[str, Any]) -> Tensor:
+    begin, end = entry["data_offsets"]
+    return Tensor(name, tuple(entry["shape"]), end - begin)
 
 
 def refuse_pickled(directory: str, wanted: str) -> None:
