@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,8 +68,3 @@ def _parts(settings: dict[str, Any], place: str = "") -> Iterator[tuple[str, dic
     for name, value in settings.items():
         if isinstance(value, dict) and name != "auto_map":
             yield from _parts(value, f"{place}.{name}" if place else name)
-
-
-def own_code(directory: str) -> bool:
-    """Whether there is any Python file beside the weights."""
-    return any(name.endswith(".py") for name in os.listdir(directory))
