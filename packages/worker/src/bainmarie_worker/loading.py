@@ -86,8 +86,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         raise classified(error, config) from error
     held = plan.name
     if plan.pack_bits is not None:
-        report(Progress("pack", detail=plan.name))
-        held = quantization.pack(model, plan.pack_bits, config)
+        held = quantization.pack(model, plan.pack_bits, config, report)
     model.eval()
     device = devices.first_device(model, device)
     context = context_of(config, model.config)

@@ -7,6 +7,7 @@ torchao's int8 takes 1.84. Kernels that quantize the input too are not used: the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,17 +76,17 @@ class Int4Linear(torch.nn.Linear):
         return linear.in_features % GROUP == 0 and linear.out_features % 16 == 0
 
 
-def pack(model: Any, bits: int) -> int:
+def pack(model: Any, bits: int, told: Callable[[int, int], None] = lambda done, total: None) -> int:
     """Puts packed layers in the place of the model's linear ones, one after the other; how many parameters they hold.
 
     The output layer decides over tokens and is held in 8 bits at least. A weight that is tied to the embeddings stays
-    there too; layers that no kernel fits stay as they are.
+    there too; layers that no kernel fits stay as they are. `told` hears how many layers of all are done.
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     count = 0
-    for name, layer in list(model.named_modules()):
-        if type(layer) is not torch.nn.Linear:
-            continue
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) is torch.nn.Linear]
+    for place, (name, layer) in enumerate(layers, 1):
+        told(place, len(layers))
         kind = Int8Linear if bits == 8 or layer is head or not Int4Linear.fits(layer) else Int4Linear
         if not kind.fits(layer):
             continue

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bainmarie_protocol import WorkerConfig
+from bainmarie_protocol import Progress, WorkerConfig
+from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.packages import need
 
@@ -66,13 +67,15 @@ def plan(config: WorkerConfig, settings: dict[str, Any], device: Any) -> Plan:
     return Plan(config.quantization, options=_bitsandbytes(config))
 
 
-def pack(model: Any, bits: int, config: WorkerConfig) -> str:
+def pack(model: Any, bits: int, config: WorkerConfig, report: Report) -> str:
     """Packs the loaded model's linear layers; what was done, in words. LoadError where most of it cannot be packed."""
     from bainmarie_worker import packed_linear
 
     everything = model.num_parameters()
     embeddings = model.get_input_embeddings().weight.numel()
-    packed = packed_linear.pack(model, bits)
+    packed = packed_linear.pack(
+        model, bits, lambda done, total: report(Progress("pack", done, total, "layers", config.quantization))
+    )
     if packed < _LEAST_SHARE * (everything - embeddings):
         raise LoadError(
             "quantization",
