@@ -22,6 +22,7 @@ SPEC = EnvironmentSpec(
         "transformers==5.23.0",
         "peft",
         "accelerate",
+        "bitsandbytes",
         "safetensors",
         "hypothesis",
         "pytest",

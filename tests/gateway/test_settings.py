@@ -70,7 +70,7 @@ WRONG = [
     ),
     (
         "models: {a: {model: x, quantization: nf5}}",
-        "1:38: models.a.quantization: expected none, int8, nf4 or fp4, found the text 'nf5'; did you mean 'nf4'?",
+        "1:38: models.a.quantization: expected none, int8, int4, nf4 or fp4, found the text 'nf5'; did you mean 'nf4'?",
     ),
     (
         "models: {a: {model: x, device: gpu}}",
@@ -112,6 +112,10 @@ WRONG_FOR_THE_LOADER = [
     (
         "models: {a: {model: x, environment: old}}\nenvironments: {odl: {}}",
         "1:37: models.a.environment: there is no environment 'old'; did you mean 'odl'?",
+    ),
+    (
+        "models: {a: {model: x, device: cpu, device_map: auto}}",
+        "1:37: models.a has both 'device_map' and 'device': the map needs `device: auto`",
     ),
     ("defaults: {environment: q}", "1:25: defaults.environment: there is no environment 'q'; known: auto"),
     ("a: 1\na: 1", '2:1: duplicate key "a"'),
@@ -217,6 +221,15 @@ def test_a_model_is_a_path_where_it_is_written_as_one_or_exists(tmp_path: Path) 
         str(tmp_path / "weights"),
         "Qwen/Qwen3-8B",
     ]
+
+
+def test_a_chat_template_is_a_text_or_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    text = "models: {a: {model: o/x, chat_template: t.jinja}, b: {model: o/x, chat_template: '{{ messages }}'}}"
+    (tmp_path / "bain.yaml").write_text(text)
+    catalog = load_settings(tmp_path / "bain.yaml", {}).catalog()
+    assert catalog.get("a").chat_template == str(tmp_path / "t.jinja")
+    assert catalog.get("b").chat_template == "{{ messages }}"
+    assert catalog.get("a").worker_key == catalog.get("b").worker_key
 
 
 def test_an_interpreter_that_is_a_symbolic_link_stays_one(tmp_path: Path) -> None:

@@ -125,6 +125,16 @@ def test_a_cut_weights_file_is_found_by_its_header(family, tmp_path, logits):
         check(str(tmp_path / "cut"), model)
 
 
+def test_pickled_adapters_only_where_they_are_allowed(family, tmp_path, logits):
+    model, _ = logits(family.base)
+    shutil.copytree(family.adapter, tmp_path / "pickled")
+    (tmp_path / "pickled" / "adapter_model.safetensors").rename(tmp_path / "pickled" / "adapter_model.bin")
+    with pytest.raises(LoadError) as raised:
+        check(str(tmp_path / "pickled"), model)
+    assert raised.value.code == "pickled_weights"
+    check(str(tmp_path / "pickled"), model, allow_pickle=True)
+
+
 def test_prompt_tuning_cannot_share_its_base(family, tmp_path, logits):
     model, _ = logits(family.base)
     shutil.copytree(family.adapter, tmp_path / "prompt")

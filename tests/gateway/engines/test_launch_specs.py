@@ -17,7 +17,7 @@ from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.errors import LoadFailed
 from bainmarie.progress import Progress
 from bainmarie.workers.prepare import Preparation
-from bainmarie_protocol import ServedModel
+from bainmarie_protocol import ServedModel, WorkerConfig
 
 BASE = ModelSpec("org/base", model="/models/base", system_prompt="Be brief.", options=(("x", 1),), context=512)
 ADAPTER = ModelSpec("a", model="/models/base", adapter="/adapters/a", options=(("x", 1),), context=512)
@@ -40,6 +40,22 @@ def test_the_transformers_worker(tmp_path: Path) -> None:
     assert (Path(spec.config.socket).parent, spec.config.token) == (tmp_path / "run", "")
     assert (spec.log.parent, spec.log.name[:9]) == (tmp_path / "logs", "org-base-")
     assert spec.environment == "d1"
+
+
+def test_every_way_to_load_reaches_the_worker(tmp_path: Path) -> None:
+    environment = Environment("auto", "d1", Path("/env/bin/python"), Path("/env"), variables={})
+    ways = {
+        "base": "org/base",
+        "allow_pickle": True,
+        "device_map": "balanced",
+        "quantization": "int4",
+        "dtype": "float32",
+    }
+    spec = ModelSpec("m", model="/models/m", chat_template="{{ messages }}", **ways)
+    config = engine("transformers")([spec], environment, tmp_path, {}).config
+    assert {name: getattr(config, name) for name in ways} == ways
+    assert config.models == (ServedModel("m", chat_template="{{ messages }}"),)
+    assert WorkerConfig.from_json(config.to_json()) == config
 
 
 def test_an_engine_that_is_not_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,23 @@ def test_no_config_says_what_is_there(tmp_path: Path) -> None:
     error = refused(model)
     assert error.code == "model_incomplete"
     assert "has no config.json; found there: model.safetensors, tokenizer.json" in error.message
+    assert "`base:`" in error.hint
+
+
+def test_a_merge_takes_its_config_from_the_base(tmp_path: Path) -> None:
+    base, model = make_model(tmp_path / "base"), make_model(tmp_path / "m")
+    (model / "config.json").unlink()
+    check_model_files(replace(spec_of(model), base=str(base)))
+    (base / "config.json").unlink()
+    with pytest.raises(LoadFailed, match=r"has no config\.json, and neither has its base"):
+        check_model_files(replace(spec_of(model), base=str(base)))
 
 
 def test_adapter_given_as_model(tmp_path: Path) -> None:
-    error = refused(make_adapter(tmp_path / "a"))
+    error = refused(make_adapter(tmp_path / "a", base_model_name_or_path="/gone/base"))
     assert error.code == "model_incomplete"
-    assert f"`model: org/base` with `adapter: {tmp_path / 'a'}`" in error.hint
+    assert "an adapter on /gone/base, which is no directory here" in error.hint
+    assert f"`model: BASE` with `adapter: {tmp_path / 'a'}`" in error.hint
 
 
 def test_training_folder_given_as_model(tmp_path: Path) -> None:
@@ -87,6 +99,16 @@ def test_pickled_weights_are_refused_with_the_reason(tmp_path: Path) -> None:
     assert error.code == "model_incomplete"
     assert "pickle" in error.message
     assert "can run code" in error.message
+    assert "allow_pickle: true" in error.hint
+    check_model_files(replace(spec_of(model), allow_pickle=True))
+
+
+def test_a_missing_pickled_shard_is_named_where_pickles_are_allowed(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}))
+    with pytest.raises(LoadFailed, match=r"pytorch_model-1\.bin"):
+        check_model_files(replace(spec_of(model), allow_pickle=True))
 
 
 def test_missing_shard_is_named(tmp_path: Path) -> None:
@@ -216,9 +238,11 @@ def test_training_checkpoint_whose_adapter_lies_in_its_parent(tmp_path: Path) ->
     checkpoint = make_adapter(run / "checkpoint-7")
     (checkpoint / "adapter_model.safetensors").unlink()
     (checkpoint / "trainer_state.json").write_text("{}")
-    error = refused(make_model(tmp_path / "m"), checkpoint)
+    check_model_files(spec_of(make_model(tmp_path / "m"), checkpoint))
+    (run / "adapter_model.safetensors").unlink()
+    error = refused(tmp_path / "m", checkpoint)
     assert "training checkpoint without weights" in error.message
-    assert f"Use `adapter: {run}`" in error.hint
+    assert "there is no adapter_model.safetensors" in error.message
 
 
 def test_pickled_adapter_is_refused(tmp_path: Path) -> None:
@@ -227,3 +251,5 @@ def test_pickled_adapter_is_refused(tmp_path: Path) -> None:
     error = refused(make_model(tmp_path / "m"), adapter)
     assert error.code == "adapter_incomplete"
     assert "pickle" in error.message
+    assert "allow_pickle: true" in error.hint
+    check_model_files(replace(spec_of(tmp_path / "m", adapter), allow_pickle=True))

@@ -97,9 +97,26 @@ ARCHITECTURES = (
         hybrid_override_pattern="M*",
         chunk_size=16,
     ),
+)
+
+BY_GENERATE = (
+    Architecture(
+        "mamba2",
+        {
+            **_ENDS,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_heads": 8,
+            "head_dim": 16,
+            "expand": 2,
+            "state_size": 16,
+            "n_groups": 1,
+        },
+        "takes no cache or no positions",
+    ),
     _sized(
         "jamba",
-        _RECURRENT,
+        "with a cache it computes something else",
         num_experts=2,
         attn_layer_period=2,
         attn_layer_offset=1,
@@ -108,22 +125,7 @@ ARCHITECTURES = (
         use_mamba_kernels=False,
     ),
 )
-
-BY_GENERATE = Architecture(
-    "mamba2",
-    {
-        **_ENDS,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_heads": 8,
-        "head_dim": 16,
-        "expand": 2,
-        "state_size": 16,
-        "n_groups": 1,
-    },
-    "takes no cache or no positions",
-)
-"""Its code wants a cache by another name, so only the library's own loop can serve it."""
+"""The first one's code wants a cache by another name, the second's forgets its state where several tokens follow it."""
 
 
 def architecture(name: str) -> Architecture:

@@ -9,14 +9,12 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import torch
-import transformers
 
-from bainmarie_worker.engine.apart import Apart
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part
-from bainmarie_worker.engine.packed import packed
 from bainmarie_worker.engine.sampling import Sampler
 from bainmarie_worker.engine.sequence import Drawn, Finish, Sampling, Sequence
+from bainmarie_worker.engine.ways import best_way
 from bainmarie_worker.errors import RequestError
 
 CPU = torch.device("cpu")
@@ -112,11 +110,9 @@ class Watched:
 
 def way(model: Any) -> Forward:
     """The best way to compute it, as the runner chooses it."""
-    found = packed(model, CPU)
-    if not isinstance(found, str):
-        return found
-    assert Apart.fits(model, transformers.__version__), found
-    return Apart(model, CPU, found)
+    found = best_way(model, CPU)
+    assert not isinstance(found, str), found
+    return found
 
 
 def told(error: Exception, stream: Any) -> RequestError:

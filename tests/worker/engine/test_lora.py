@@ -14,7 +14,7 @@ from tests.worker.engine.driving import CPU, Watched, batch, finish, generated, 
 
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
-from bainmarie_worker.engine.packed import packed
+from bainmarie_worker.engine.ways import best_way
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries deprecate among themselves
 
@@ -87,8 +87,9 @@ class Served:
 
     def __init__(self, family, *names):
         model = make(architecture("llama"))
-        forward = packed(model, CPU)
+        forward = best_way(model, CPU)
         assert not isinstance(forward, str)
+        assert forward.packs
         self.family = family
         self.adapters = Adapters(model, mix=True)
         self.watched = Watched(forward)

@@ -23,15 +23,22 @@ class ModelSpec:
     """Absolute directory of the base model, or its hub id. Empty for `command`."""
     adapter: str | None = None
     """Absolute directory of a PEFT adapter on `model`."""
+    base: str = ""
+    """Directory or hub id whose config.json and tokenizer complete a `model` that has none of its own."""
     quantization: str = "none"
     prompt: str = "chat"
     system_prompt: str | None = None
+    chat_template: str | None = None
+    """The template itself, or the absolute path of a file with it; None is the adapter's or the model's own."""
     environment: str = "auto"
     """`auto` or a name of the configuration's environments."""
     keep_alive: float | None = 1800.0
     """Seconds a worker stays after its last request; None is for ever, 0 unloads at once."""
     dtype: str = "auto"
     device: str = "auto"
+    device_map: str | None = None
+    """How the layers are spread over several accelerators; None puts all on `device`."""
+    allow_pickle: bool = False
     trust_remote_code: bool = False
     context: int | None = None
     command: tuple[str, ...] = ()
@@ -42,7 +49,7 @@ class ModelSpec:
     @property
     def worker_key(self) -> str:
         """Models with the same key share a worker: all but name, adapter and chat settings is the same."""
-        same = replace(self, name="", adapter=None, prompt="", system_prompt=None, keep_alive=None)
+        same = replace(self, name="", adapter=None, prompt="", system_prompt=None, chat_template=None, keep_alive=None)
         if self.engine == "command":
             same = replace(same, name=self.name)
         text = json.dumps(same.__dict__, sort_keys=True, default=list)

@@ -17,6 +17,8 @@ class ServedModel:
     """`chat`: through the chat template. `plain`: the messages' text alone, for base models."""
     system_prompt: str | None = None
     """Used when a chat request brings no system message of its own."""
+    chat_template: str | None = None
+    """In place of the adapter's or the model's own: the template itself, or the absolute path of a file with it."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,20 @@ class WorkerConfig:
     """Directory of the base model, or its hub id."""
     models: tuple[ServedModel, ...]
     """Every name this worker may be asked for when it starts. Adapters are loaded when first asked for."""
+    base: str | None = None
+    """Directory or hub id whose config.json and tokenizer complete a `model` that has none of its own."""
     socket: str = ""
     token: str = ""
     quantization: str = "none"
-    """none | int8 | nf4 | fp4"""
+    """none | int8 | int4 | nf4 | fp4"""
     dtype: str = "auto"
     """`auto` is the checkpoint's own; else float32 | float16 | bfloat16."""
     device: str = "auto"
     """`auto` takes an accelerator if there is one; else cpu | cuda | cuda:N | mps."""
+    device_map: str | None = None
+    """auto | balanced | balanced_low_0 | sequential: over several accelerators; None puts all on `device`."""
+    allow_pickle: bool = False
+    """Weights may be read from pickles where there are no safetensors; torch's weights_only reading runs no code."""
     trust_remote_code: bool = False
     context: int | None = None
     """Tokens of prompt and answer together; None takes the model's own limit."""

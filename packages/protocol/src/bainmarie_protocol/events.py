@@ -35,12 +35,12 @@ class Progress:
     """A step of the load. Any progress event resets the gateway's stall clock."""
 
     stage: str
-    """imports | config | weights | adapter | warmup"""
+    """imports | config | weights | pack | adapter | warmup"""
     current: int = 0
     total: int = 0
     """In `unit`; 0 means unknown."""
     unit: str = ""
-    """`bytes`, `tensors` or empty."""
+    """`bytes`, `layers` or empty."""
     detail: str = ""
 
 

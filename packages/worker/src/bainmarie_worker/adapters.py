@@ -18,6 +18,7 @@ from bainmarie_worker.engine.sequence import Adapter
 from bainmarie_worker.errors import LoadError
 
 _WEIGHTS = "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
 _CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
 _INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "FOURIERFT", "HRA")
@@ -27,9 +28,10 @@ _INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "F
 class Adapters:
     """All adapters of one base model. For the engine's thread only."""
 
-    def __init__(self, model: Any, mix: bool = False) -> None:
+    def __init__(self, model: Any, mix: bool = False, allow_pickle: bool = False) -> None:
         """With `mix`, adapters that can be are made ready to share a pass (see `mixed`)."""
         self._mix = mix
+        self._allow_pickle = allow_pickle
         self._model = model
         self._peft: Any = None
         self._names: dict[str, str] = {}
@@ -66,7 +68,7 @@ class Adapters:
         if path in self._names:
             return
         report(Progress("adapter", detail=path))
-        check(path, self._model)
+        check(path, self._model, self._allow_pickle)
         try:
             from peft import PeftModel
         except ImportError as error:
@@ -144,9 +146,12 @@ _SIDES = {".lora_A": 1, ".lora_B": 0, ".lora_embedding_A": 1, ".lora_embedding_B
 """Which dimension of a tensor is the layer's own; the other is the rank."""
 
 
-def check(path: str, model: Any) -> None:
-    """Reads the adapter's headers and compares them with the base. LoadError says in words what does not fit."""
-    weights = _files(path)
+def check(path: str, model: Any, allow_pickle: bool = False) -> None:
+    """Reads the adapter's headers and compares them with the base. LoadError says in words what does not fit.
+
+    Pickled weights, where they are allowed, are peft's to judge.
+    """
+    weights = _files(path, allow_pickle)
     kind = str(files.read_json(os.path.join(path, _CONFIG)).get("peft_type", "LORA")).upper()
     if kind not in _INJECTED:
         raise LoadError(
@@ -154,17 +159,19 @@ def check(path: str, model: Any) -> None:
             f"the adapter {path} is of the kind {kind}, which cannot share its base",
             f"Kinds that can: {', '.join(_INJECTED)}.",
         )
-    for tensor in files.tensors(weights):
+    for tensor in files.tensors(weights) if weights.endswith(_WEIGHTS) else []:
         _check_tensor(path, tensor, model)
 
 
-def _files(path: str) -> str:
+def _files(path: str, allow_pickle: bool) -> str:
     """The weights file; LoadError if the directory is no complete adapter."""
     if not os.path.isdir(path):
         raise LoadError("model_not_found", f"the adapter directory {path} does not exist", "Correct `adapter:`.")
     names = set(os.listdir(path))
     if _WEIGHTS in names and _CONFIG in names:
         return os.path.join(path, _WEIGHTS)
+    if _WEIGHTS not in names and allow_pickle and {_PICKLED, _CONFIG} <= names:
+        return os.path.join(path, _PICKLED)
     if _WEIGHTS not in names:
         files.refuse_pickled(path, _WEIGHTS)
     missing = _WEIGHTS if _WEIGHTS not in names else _CONFIG
@@ -183,6 +190,7 @@ def _check_tensor(path: str, tensor: files.Tensor, model: Any) -> None:
     """Compares one lora_A, lora_B or embedding tensor with the layer it belongs to; others are peft's to judge."""
     part = next((part for part in _SIDES if part in tensor.name), None)
     if part is None:
+        _check_whole(path, tensor, model)
         return
     target, side = tensor.name.partition(part)[0], _SIDES[part]
     layer_name = target[len(_PREFIX) :] if target.startswith(_PREFIX) else target
@@ -203,6 +211,22 @@ def _check_tensor(path: str, tensor: files.Tensor, model: Any) -> None:
             f"the adapter {path} does not fit: {tensor.name} has the shape {list(tensor.shape)}, "
             f"but {layer_name} of the base is {list(size)}",
             "It was trained on another base model: adapter_config.json names it as base_model_name_or_path.",
+        )
+
+
+def _check_whole(path: str, tensor: files.Tensor, model: Any) -> None:
+    """A layer that the adapter brings as a whole cannot be put in the place of one whose weights are packed."""
+    name = tensor.name[len(_PREFIX) :] if tensor.name.startswith(_PREFIX) else tensor.name
+    try:
+        layer = model.get_submodule(name.rpartition(".")[0])
+    except AttributeError:
+        return
+    weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
+    if weight is not None and not weight.is_floating_point():
+        raise LoadError(
+            "adapter_unsupported",
+            f"the adapter {path} replaces {tensor.name} as a whole, and the base holds it quantized",
+            "Load the base with `quantization: none`, or merge the adapter into its base.",
         )
 
 

@@ -25,6 +25,7 @@ class Asked:
 
     wish: Wish
     prompt: Prompt
+    decode: Callable[[list[int]], str]
     make_reply: type[Any]
     """`ChatReply` or `CompletionReply`."""
     make_parser: Callable[[], Parser | None]
@@ -38,8 +39,7 @@ async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Respon
     """Headers are sent when the first token of each choice is there: what fails before has an honest status."""
     wish = asked.wish
     streams = [engine.submit(sequence) for sequence in asked.prompt.sequences(wish.n)]
-    decode = engine.runner.tokenizer.decode
-    readings = [Reading(stream, decode, wish.stop, asked.make_parser()) for stream in streams]
+    readings = [Reading(stream, asked.decode, wish.stop, asked.make_parser()) for stream in streams]
     try:
         for stream in streams:
             await stream.started()
@@ -51,7 +51,11 @@ async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Respon
     replies: list[Reply] = [asked.make_reply(index) for index in range(wish.n)]
     if wish.stream:
         return EventStream(_events(asked, readings, replies, head, note))
-    outcomes = await asyncio.gather(*(_read(reading, reply) for reading, reply in zip(readings, replies)))
+    try:
+        outcomes = await asyncio.gather(*(_read(reading, reply) for reading, reply in zip(readings, replies)))
+    finally:
+        for stream in streams:
+            stream.cancel()
     _note(asked, readings, note)
     return JSONResponse(whole(head, replies, outcomes))
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bainmarie_protocol import ServedModel
-from bainmarie_worker.engine.engine import Runner
+from bainmarie_worker.engine.engine import Runner, Tokenizer
 from bainmarie_worker.engine.sequence import Sequence
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.messages import plain_text
 from bainmarie_worker.requests import ChatRequest, CompletionRequest, Wish
+from bainmarie_worker.tokenizer import TransformersTokenizer
 from bainmarie_worker.transcripts import Transcripts
 
 _PLAIN_TOKENS = 1024
@@ -38,27 +39,34 @@ def chat_prompt(request: ChatRequest, served: ServedModel, runner: Runner, trans
 
     The template writes begin tokens itself, so none are added to its text. RequestError 400 if there is no template.
     """
+    tokenizer = tokenizer_of(runner, served)
     messages = _with_system_prompt(request.messages, served.system_prompt)
     if served.prompt == "plain":
         plain = plain_text(tuple(messages))
-        ids = runner.tokenizer.encode(plain, special=True)
+        ids = tokenizer.encode(plain, special=True)
         return Prompt(plain, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS))
-    if not runner.tokenizer.template:
+    if not tokenizer.template:
         raise RequestError(
             400,
             f"the model {served.name!r} has no chat template",
             code="no_chat_template",
             param="messages",
-            hint="Set `prompt: plain` for it in bain.yaml, or add chat_template.jinja to its files.",
+            hint="Set `prompt: plain` for it in bain.yaml, or give it a `chat_template:`.",
         )
-    text = runner.tokenizer.render(messages, list(request.tools) or None)
+    text = tokenizer.render(messages, list(request.tools) or None)
     return Prompt(text, _sequence(request.wish, served, runner, transcripts.encode(text), None))
 
 
 def completion_prompt(request: CompletionRequest, served: ServedModel, runner: Runner) -> Prompt:
     """The prompt as it is, with what the tokenizer puts around a raw text."""
-    ids = runner.tokenizer.encode(request.prompt, special=True)
+    ids = tokenizer_of(runner, served).encode(request.prompt, special=True)
     return Prompt(request.prompt, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS))
+
+
+def tokenizer_of(runner: Runner, served: ServedModel) -> Tokenizer:
+    """The tokenizer of one model name, which may differ from the base's where its adapter or template does."""
+    tokenizer = runner.tokenizer
+    return tokenizer.of(served) if isinstance(tokenizer, TransformersTokenizer) else tokenizer
 
 
 def _with_system_prompt(messages: tuple[dict[str, Any], ...], default: str | None) -> list[dict[str, Any]]:

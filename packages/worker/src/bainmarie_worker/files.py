@@ -13,9 +13,10 @@ from typing import Any
 
 from bainmarie_worker.errors import LoadError
 
-_INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
+_PICKLED = "pytorch_model.bin"
+_INDEX = ".index.json"
+_ADAPTER_PICKLED = "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
+    size: int
+    """In bytes."""
 
 
 def read_json(path: str) -> dict[str, Any]:
@@ -38,11 +41,21 @@ def read_json(path: str) -> dict[str, Any]:
     return data
 
 
+def config_directory(directory: str, base: str | None) -> str:
+    """Where config.json lies: with the weights, else with the base that completes them. LoadError where in neither."""
+    for place in filter(None, (directory, base)):
+        if os.path.isfile(os.path.join(place, "config.json")):
+            return place
+    raise _no_config(directory, base)
+
+
 def model_config(directory: str) -> dict[str, Any]:
-    """config.json of a model. LoadError says what the directory is instead, where that can be seen."""
-    path = os.path.join(directory, "config.json")
-    if os.path.isfile(path):
-        return read_json(path)
+    """config.json of a model. LoadError where there is none that can be read."""
+    return read_json(os.path.join(config_directory(directory, None), "config.json"))
+
+
+def _no_config(directory: str, base: str | None) -> LoadError:
+    """Says what the directory is instead, where that can be seen."""
     names = os.listdir(directory)
     if "adapter_config.json" in names:
         hint = "This is an adapter: set `model:` to its base model and `adapter:` to this directory."
@@ -52,16 +65,23 @@ def model_config(directory: str) -> dict[str, Any]:
         hint = f"A model lies one level below: {os.path.join(directory, inner[-1])}"
     else:
         hint = "Set `model:` to the directory that save_pretrained wrote, or to a hub id."
-    raise LoadError("model_incomplete", f"{directory} is no complete model: config.json is missing", hint)
+    also = f" (also in {base})" if base else ""
+    return LoadError("model_incomplete", f"{directory} is no complete model: config.json is missing{also}", hint)
 
 
-def weight_files(directory: str) -> list[str]:
-    """The model's safetensors files in order, each proven whole. LoadError names what is missing or cut."""
-    index = os.path.join(directory, _INDEX)
+def weight_files(directory: str, allow_pickle: bool = False) -> list[str]:
+    """The model's weight files in order, safetensors proven whole. LoadError names what is missing or cut.
+
+    Pickled files only where they are allowed and no safe ones are there.
+    """
+    single = _SINGLE
+    if allow_pickle and not _has(directory, _SINGLE) and _has(directory, _PICKLED):
+        single = _PICKLED
+    index = os.path.join(directory, single + _INDEX)
     if os.path.isfile(index):
         shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-    elif os.path.isfile(os.path.join(directory, _SINGLE)):
-        shards = [_SINGLE]
+    elif os.path.isfile(os.path.join(directory, single)):
+        shards = [single]
     else:
         raise _no_weights(directory)
     paths = [os.path.join(directory, shard) for shard in shards]
@@ -70,11 +90,12 @@ def weight_files(directory: str) -> list[str]:
         names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise LoadError(
             "model_incomplete",
-            f"{directory} lacks {len(missing)} of {len(shards)} weight files that {_INDEX} names: {names}",
+            f"{directory} lacks {len(missing)} of {len(shards)} weight files that {single}{_INDEX} names: {names}",
             "Copy or download the missing files.",
         )
-    for path in paths:
-        tensors(path)
+    if single == _SINGLE:
+        for path in paths:
+            tensors(path)
     return paths
 
 
@@ -89,7 +110,7 @@ def tensors(path: str) -> list[Tensor]:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        found = [Tensor(name, tuple(entry["shape"])) for name, entry in header.items()]
+        found = [_tensor(name, entry) for name, entry in header.items()]
     except (struct.error, ValueError, KeyError, AttributeError, TypeError) as error:
         raise LoadError(
             "model_incomplete", f"{path} is no safetensors file: {error}", "Copy or download it again."
@@ -101,15 +122,25 @@ def tensors(path: str) -> list[Tensor]:
     return found
 
 
+def _tensor(name: str, entry: dict[str, Any]) -> Tensor:
+    begin, end = entry["data_offsets"]
+    return Tensor(name, tuple(entry["shape"]), end - begin)
+
+
 def refuse_pickled(directory: str, wanted: str) -> None:
     """LoadError `pickled_weights` where weights exist only as pickles, which can run any code when they are read."""
     for name in os.listdir(directory):
-        if name in _PICKLED or (name.startswith("pytorch_model-") and name.endswith(".bin")):
+        if name == _ADAPTER_PICKLED or (name.startswith("pytorch_model") and ".bin" in name):
             raise LoadError(
                 "pickled_weights",
                 f"{directory} has its weights only as {name}: pickled files can run any code and are not read",
-                f"If you trust them, load them once yourself and save_pretrained() writes {wanted}.",
+                f"If you trust them, set `allow_pickle: true`, or load and save them once: that writes {wanted}.",
             )
+
+
+def _has(directory: str, single: str) -> bool:
+    """Whether there are weights in one file of that name or in several that its index lists."""
+    return any(os.path.isfile(os.path.join(directory, name)) for name in (single, single + _INDEX))
 
 
 def _no_weights(directory: str) -> LoadError:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bainmarie_protocol import ServedModel, paths
 from bainmarie_worker import tool_parsers
 from bainmarie_worker.answers import Asked, answer
-from bainmarie_worker.chat import chat_prompt, completion_prompt
+from bainmarie_worker.chat import chat_prompt, completion_prompt, tokenizer_of
 from bainmarie_worker.disconnect import endpoint
 from bainmarie_worker.engine.engine import Engine, Tokenizer
 from bainmarie_worker.errors import LoadError, RequestError
@@ -42,27 +42,29 @@ class _Server:
     def __init__(self, engine: Engine, served: Served) -> None:
         self._engine = engine
         self._served = served
-        self._known: Transcripts | None = None
+        self._known: dict[Tokenizer, Transcripts] = {}
 
     async def chat(self, request: Request) -> Response:
         runner = self._engine.runner
         asked = parse_chat(request.state.body)
         model = self._served.get(asked.wish.model)
-        transcripts = self._transcripts(runner.tokenizer)
+        tokenizer = tokenizer_of(runner, model)
+        transcripts = self._transcripts(tokenizer)
         prompt = chat_prompt(asked, model, runner, transcripts)
 
         def parser() -> Parser | None:
-            return tool_parsers.parser_for(runner.tokenizer.template) if asked.tools else None
+            return tool_parsers.parser_for(tokenizer.template) if asked.tools else None
 
-        return await answer(self._engine, Asked(asked.wish, prompt, ChatReply, parser), model.name, transcripts.note)
+        made = Asked(asked.wish, prompt, tokenizer.decode, ChatReply, parser)
+        return await answer(self._engine, made, model.name, transcripts.note)
 
     async def completions(self, request: Request) -> Response:
+        runner = self._engine.runner
         asked = parse_completion(request.state.body)
         model = self._served.get(asked.wish.model)
-        prompt = completion_prompt(asked, model, self._engine.runner)
-        return await answer(
-            self._engine, Asked(asked.wish, prompt, CompletionReply, lambda: None), model.name, lambda text, ids: None
-        )
+        prompt = completion_prompt(asked, model, runner)
+        made = Asked(asked.wish, prompt, tokenizer_of(runner, model).decode, CompletionReply, lambda: None)
+        return await answer(self._engine, made, model.name, lambda text, ids: None)
 
     async def info(self, request: Request) -> Response:
         return JSONResponse(self._engine.info)
@@ -88,9 +90,11 @@ class _Server:
         return JSONResponse({"name": name, "loaded": False})
 
     def _transcripts(self, tokenizer: Tokenizer) -> Transcripts:
-        if self._known is None:
-            self._known = Transcripts(lambda text: tokenizer.encode(text, special=False), tokenizer.is_boundary)
-        return self._known
+        if tokenizer not in self._known:
+            self._known[tokenizer] = Transcripts(
+                lambda text: tokenizer.encode(text, special=False), tokenizer.is_boundary
+            )
+        return self._known[tokenizer]
 
 
 def _served_model(body: bytes) -> ServedModel:

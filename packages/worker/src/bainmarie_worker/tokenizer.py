@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
+import os
 from typing import Any
 
-from bainmarie_worker import tool_parsers
-from bainmarie_worker.errors import RequestError
+from bainmarie_protocol import ServedModel
+from bainmarie_worker import chat_templates, tool_parsers
+from bainmarie_worker.errors import LoadError, RequestError
+from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer
 
 
 class TransformersTokenizer:
     """Implements `Tokenizer`. Not for several threads at once: fast tokenizers refuse that."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, template: str | None = None, directory: str = "", trust: bool = False) -> None:
         self._tokenizer = tokenizer
-        self.template = _template(tokenizer)
+        self._directory = directory
+        self._trust = trust
+        self._variants: dict[tuple[str | None, str | None], TransformersTokenizer] = {}
+        self._given = template
+        """A template in place of the tokenizer's own; None lets the tokenizer choose among those it has."""
+        own = chat_templates.chosen(getattr(tokenizer, "chat_template", None))
+        self.template = own if template is None else template
+        self._begin = getattr(tokenizer, "bos_token_id", None)
         shown = set(tool_parsers.markers())
         self._added = tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         self._hidden = {
@@ -23,11 +34,26 @@ class TransformersTokenizer:
             if token.special and str(token) not in shown
         }
 
+    def of(self, served: ServedModel) -> TransformersTokenizer:
+        """The tokenizer that this model name speaks: with its adapter's files, with its own chat template.
+
+        RequestError 503 where a template's file cannot be read.
+        """
+        key = (served.adapter, served.chat_template)
+        if key == (None, None):
+            return self
+        if key not in self._variants:
+            try:
+                self._variants[key] = self._variant(served)
+            except LoadError as error:
+                raise error.as_request_error() from error
+        return self._variants[key]
+
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         """The prompt's text as the chat template writes it. RequestError 400 with the template's own complaint."""
         try:
             text: str = self._tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=True
+                messages, tools=tools, tokenize=False, add_generation_prompt=True, chat_template=self._given
             )
         except Exception as error:  # a template is foreign code: any error of it concerns this request alone
             raise RequestError(
@@ -42,8 +68,10 @@ class TransformersTokenizer:
                 self.render([{"role": "user", "content": "Hello"}], None)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """Token ids; `special` adds what the tokenizer puts around a raw text, such as a begin token."""
+        """Token ids; `special` adds what the tokenizer puts around a raw text, such as a begin token, once only."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special)
+        while special and self._begin is not None and ids[:2] == [self._begin, self._begin]:
+            del ids[0]  # the text brought its own
         return ids
 
     def is_boundary(self, text: str) -> bool:
@@ -56,10 +84,18 @@ class TransformersTokenizer:
         text: str = self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
+    def _variant(self, served: ServedModel) -> TransformersTokenizer:
+        tokenizer, template = self._tokenizer, chat_templates.configured(served)
+        if served.adapter is not None:
+            template = template or chat_templates.of_directory(served.adapter)
+            if self._differs(served.adapter):
+                tokenizer = load_tokenizer([served.adapter], self._trust)
+                template = template or self.template or None
+        return TransformersTokenizer(tokenizer, template)
 
-def _template(tokenizer: Any) -> str:
-    """The source of the chat template; of several named ones the one for tools, as transformers itself chooses."""
-    template = getattr(tokenizer, "chat_template", None)
-    if isinstance(template, dict):
-        template = template.get("tool_use") or template.get("default")
-    return template or ""
+    def _differs(self, adapter: str) -> bool:
+        """Whether the adapter brings a tokenizer of its own and not a copy of its base's."""
+        if not os.path.isdir(adapter) or not has_tokenizer(adapter):
+            return False
+        pairs = [[os.path.join(place, "tokenizer.json") for place in (adapter, self._directory)]]
+        return not all(os.path.isfile(a) and os.path.isfile(b) and filecmp.cmp(a, b, shallow=False) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""How far the weights are, told from inside transformers' own loop over them."""
+"""How far the weights are, in bytes, told from inside transformers' own loop over them."""
 
 from __future__ import annotations
 
@@ -8,31 +8,43 @@ from contextlib import contextmanager
 from typing import Any
 
 from bainmarie_protocol import Progress
+from bainmarie_worker import files
 from bainmarie_worker.engine.engine import Report
 
 
 @contextmanager
 def weights_progress(paths: list[str], report: Report) -> Iterator[None]:
-    """Reports `weights` while from_pretrained runs inside.
+    """Reports `weights` while from_pretrained runs inside, from no byte to all of them.
 
     Since version 5 transformers shows a bar over tensors, before that one over weight files (only if there are
-    several). Both are counted where they are made. First and last report count the bytes of all files.
+    several). Both are counted where they are made.
     """
     from transformers.utils import logging
 
-    sizes = [os.path.getsize(path) for path in paths]
-    total = sum(sizes)
+    shards = [os.path.getsize(path) for path in paths]
+    total = sum(shards)
+    tensors = {t.name: t.size for path in paths if path.endswith(".safetensors") for t in files.tensors(path)}
     report(Progress("weights", 0, total, "bytes"))
 
     def make(factory: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        text = str(options.get("desc", ""))
-        if not args or "oading" not in text or not hasattr(args[0], "__len__"):
+        items: Any = args[0] if args else options.get("iterable")
+        count = len(items) if hasattr(items, "__len__") else int(options.get("total") or 0)
+        if "oading" not in str(options.get("desc", "")) or not count:
             return factory(*args, **options)
-        return _Counted(args[0], sizes if "shard" in text else None, total, report)
+        steps = shards if count == len(shards) else _bytes_of(items, count, tensors, total)
+        return _Counted(items, steps, total, report)
 
     with _every_bar(logging, make):
         yield
     report(Progress("weights", total, total, "bytes"))
+
+
+def _bytes_of(items: Any, count: int, tensors: dict[str, int], total: int) -> list[int]:
+    """The bytes of each step: of the tensor that it names, or an equal share where the names are others."""
+    share = total // max(count, 1)
+    names = [item[0] if isinstance(item, tuple) else item for item in items] if items is not None else []
+    known = [tensors.get(name, share) if isinstance(name, str) else share for name in names]
+    return known or [share] * count
 
 
 @contextmanager
@@ -54,22 +66,25 @@ def _every_bar(logging: Any, make: Any) -> Iterator[None]:
 
 
 class _Counted:
-    """Stands where a bar would: iterates, and reports what has passed."""
+    """Stands where a bar would: iterates or is updated, and reports what has passed."""
 
-    def __init__(self, items: Any, sizes: list[int] | None, total: int, report: Report) -> None:
+    def __init__(self, items: Any, steps: list[int], total: int, report: Report) -> None:
         self._items = items
-        self._sizes = sizes
+        self._steps = steps
         self._total = total
         self._report = report
+        self._place = 0
 
     def __iter__(self) -> Iterator[Any]:
-        count = len(self._items)
-        for place, item in enumerate(self._items, 1):
+        for item in self._items:
             yield item
-            if self._sizes is not None and len(self._sizes) == count:
-                self._report(Progress("weights", sum(self._sizes[:place]), self._total, "bytes"))
-            else:
-                self._report(Progress("weights", place, count, "tensors"))
+            self.update()
+
+    def update(self, count: int = 1) -> None:
+        """So many steps more are done."""
+        self._place += count
+        done = min(sum(self._steps[: self._place]), self._total)
+        self._report(Progress("weights", done, self._total, "bytes"))
 
     def __getattr__(self, name: str) -> Any:
         """The other methods of a bar (set_postfix, close, ...) have nothing to do here."""

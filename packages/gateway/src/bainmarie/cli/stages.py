@@ -18,6 +18,7 @@ STAGES = {
     "imports": "imports",
     "config": "model configuration",
     "weights": "weights",
+    "pack": "quantizing",
     "adapter": "adapter",
     "warmup": "warm-up",
     "loading": "load",

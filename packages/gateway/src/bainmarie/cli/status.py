@@ -35,6 +35,8 @@ def status(as_json: bool) -> None:
     console.print(f"gateway {gateway['version']} at {gateway['address']}, pid {gateway['pid']}, home {gateway['home']}")
     console.print()
     console.print(table(told["models"], datetime.now(UTC)))
+    for limit, names in limits(told["models"]).items():
+        console.print(f"{', '.join(names)}: {limit}", style="dim")
     for model in told["models"]:
         error = model.get("last_error")
         if model["state"] == "failed" and error:
@@ -71,6 +73,15 @@ def table(models: list[dict[str, Any]], now: datetime) -> Table:
     for row in rows:
         drawn.add_row(*(row[index] for index in shown))
     return drawn
+
+
+def limits(models: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What the workers say that they cannot do, each with the models that it holds for."""
+    found: dict[str, list[str]] = {}
+    for model in models:
+        for limit in (model.get("info") or {}).get("limits") or []:
+            found.setdefault(str(limit), []).append(str(model["id"]))
+    return found
 
 
 def ago(moment: str | None, now: datetime) -> str:

@@ -11,6 +11,7 @@ from bainmarie import carried
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.training_folders import resolved
 from bainmarie.environments.variables import worker_variables
 from bainmarie.workers.launch import LaunchSpec
 from bainmarie.workers.sockets import socket_path
@@ -21,18 +22,21 @@ def launch(
     engine: str, models: Sequence[ModelSpec], environment: Environment, home: Path, environ: Mapping[str, str]
 ) -> LaunchSpec:
     """A worker with `engine` that serves `models`, in `environment`'s interpreter, isolated from the user's own."""
-    first = models[0]
-    socket = socket_path(home, first.worker_key)
+    first = resolved(models[0])
+    socket = socket_path(home, models[0].worker_key)
     config = WorkerConfig(
         name=first.name,
         engine=engine,
         model=first.model,
+        base=first.base or None,
         models=tuple(served(model) for model in models),
         socket=socket,
         token="" if socket else secrets.token_urlsafe(32),
         quantization=first.quantization,
         dtype=first.dtype,
         device=first.device,
+        device_map=first.device_map,
+        allow_pickle=first.allow_pickle,
         trust_remote_code=first.trust_remote_code,
         context=first.context,
         options=dict(first.options),
@@ -52,7 +56,14 @@ def launch(
 
 def served(model: ModelSpec) -> ServedModel:
     """What the worker knows of a model."""
-    return ServedModel(name=model.name, adapter=model.adapter, prompt=model.prompt, system_prompt=model.system_prompt)
+    model = resolved(model)
+    return ServedModel(
+        name=model.name,
+        adapter=model.adapter,
+        prompt=model.prompt,
+        system_prompt=model.system_prompt,
+        chat_template=model.chat_template,
+    )
 
 
 def log_path(models: Sequence[ModelSpec], home: Path) -> Path:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.model_files import UnreadableTensors, read_json, tensor_shapes
+from bainmarie.environments.training_folders import adapter_folder
 from bainmarie.errors import LoadFailed
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _WEIGHTS = "adapter_model.safetensors"
+_SAFE = ".safetensors"
 _LORA = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>A|B)(?:\.[^.]+)?\.weight$")
 _NUMBER = re.compile(r"\.\d+(?=\.)")
 _TURNED = ("gpt2", "openai-gpt")
@@ -23,14 +25,18 @@ _OUTER = re.compile(r"^(?:model\.|language_model\.|text_model\.|transformer\.)+"
 def check_adapter(spec: ModelSpec, directory: Path, config: Mapping[str, object], base: Shapes | None) -> None:
     """LoadFailed (adapter_incomplete, adapter_mismatch) where the adapter cannot work on a base with these tensors.
 
-    `config` is the base's config.json. `base` None, a base that is quantized on disk, and adapters that are not LoRA
-    are not compared.
+    `config` is the base's config.json. `base` None, a base that is quantized on disk, pickled adapters, and adapters
+    that are not LoRA are not compared.
     """
+    directory = adapter_folder(directory)
     settings = _settings(spec, directory)
+    weights = _weights(spec, directory)
+    if weights.suffix != _SAFE:
+        return
     try:
-        adapter = tensor_shapes(_weights(spec, directory))
+        adapter = tensor_shapes(weights)
     except UnreadableTensors as error:
-        raise _incomplete(spec, f"{directory / _WEIGHTS} {error}", "Copy or download it again.") from error
+        raise _incomplete(spec, f"{weights} {error}", "Copy or download it again.") from error
     if base is None or "quantization_config" in config or settings.get("peft_type") != "LORA":
         return
     turned = bool(settings.get("fan_in_fan_out")) or config.get("model_type") in _TURNED
@@ -58,11 +64,18 @@ def _weights(spec: ModelSpec, directory: Path) -> Path:
     file = directory / _WEIGHTS
     if file.is_file():
         return file
-    if (directory / "adapter_model.bin").is_file():
+    pickled = directory / "adapter_model.bin"
+    if pickled.is_file() and spec.allow_pickle:
+        return pickled
+    if pickled.is_file():
         text = (
             f"{directory} holds its weights only as a pickle (adapter_model.bin), which can run code when it is opened"
         )
-        raise _incomplete(spec, text, "Save it again with a current peft (`save_pretrained` writes safetensors).")
+        hint = (
+            "Save it again with a current peft (`save_pretrained` writes safetensors), or, if you trust it, set "
+            f"`models: {spec.name}: allow_pickle: true`."
+        )
+        raise _incomplete(spec, text, hint)
     hint = _elsewhere(directory, _WEIGHTS) or "Copy the file into the folder, or save the adapter again."
     what = "a training checkpoint without weights" if _has_trainer_state(directory) else "without its weights"
     raise _incomplete(spec, f"the adapter directory {directory} is {what}: there is no {_WEIGHTS}", hint)
@@ -72,8 +85,6 @@ def _elsewhere(directory: Path, name: str) -> str:
     """Folders near by that do have the file, as the configuration line for the newest; empty where there is none."""
     found = [path.parent for path in directory.glob(f"checkpoint-*/{name}")]
     found.sort(key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
-    if not found and (directory.parent / name).is_file():
-        found = [directory.parent]
     if not found:
         return ""
     others = f" (also there: {', '.join(path.name for path in found[:-1])})" if found[:-1] else ""

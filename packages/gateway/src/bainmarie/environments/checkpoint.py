@@ -14,9 +14,12 @@ from bainmarie.environments.model_files import (
     read_json,
     tensor_shapes,
 )
+from bainmarie.environments.training_folders import lacks_config, named_bases
 from bainmarie.errors import LoadFailed
 
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_SAFE = "model.safetensors"
+_PICKLED = "pytorch_model.bin"
+_INDEX = ".index.json"
 _MOST_NAMED = 6
 
 
@@ -57,10 +60,27 @@ def _not_a_directory(spec: ModelSpec) -> LoadFailed:
 
 def _config(spec: ModelSpec, directory: Path) -> dict[str, object]:
     file = directory / "config.json"
+    if spec.base and not file.is_file():
+        return _config_of_base(spec)
     if not file.is_file():
         raise _incomplete(
             spec, f"{directory} has no config.json; found there: {_listing(directory)}", _advice(directory)
         )
+    return _read_config(spec, file)
+
+
+def _config_of_base(spec: ModelSpec) -> dict[str, object]:
+    """config.json of the base that completes the model; {} where the base is on the hub and not in the cache yet."""
+    directory = model_directory(spec.base, os.environ)
+    if directory is None and is_hub_id(spec.base):
+        return {}
+    if directory is None or not (directory / "config.json").is_file():
+        text = f"{spec.model} has no config.json, and neither has its base {spec.base}"
+        raise _incomplete(spec, text, "Set `base:` to the model that it was trained from.")
+    return _read_config(spec, directory / "config.json")
+
+
+def _read_config(spec: ModelSpec, file: Path) -> dict[str, object]:
     try:
         return read_json(file)
     except ValueError as error:
@@ -70,8 +90,12 @@ def _config(spec: ModelSpec, directory: Path) -> dict[str, object]:
 def _advice(directory: Path) -> str:
     """What a directory without config.json is, and the configuration line that would be right."""
     if (directory / "adapter_config.json").is_file():
-        base = read_json(directory / "adapter_config.json").get("base_model_name_or_path") or "BASE"
-        return f"This is an adapter. Configure it as `model: {base}` with `adapter: {directory}`."
+        return _adapter_advice(directory)
+    if lacks_config(directory):
+        return (
+            "Neither README.md nor adapter_config.json there or above names a base to take it from. Name one with "
+            "`base:`, or copy its config.json into the folder."
+        )
     checkpoints = [path for path in directory.glob("checkpoint-*") if (path / "config.json").is_file()]
     if checkpoints:
         newest = max(checkpoints, key=lambda path: path.stat().st_mtime)
@@ -89,15 +113,25 @@ def _advice(directory: Path) -> str:
     return "Give a folder in the Hugging Face format: config.json, *.safetensors, tokenizer files."
 
 
+def _adapter_advice(directory: Path) -> str:
+    """For an adapter given as a model whose base could not be found by the names in its files."""
+    names = list(dict.fromkeys(named_bases(directory)))
+    how = f"Configure it as `model: BASE` with `adapter: {directory}`."
+    if names:
+        return f"This is an adapter on {' or '.join(names)}, which is no directory here and no hub id. {how}"
+    return f"This is an adapter, and neither its adapter_config.json nor its README.md names the base. {how}"
+
+
 def is_training_checkpoint(directory: Path) -> bool:
     """Whether a trainer's state lies there."""
     names = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "training_args.bin", "global_step*")
     return any(any(directory.glob(name)) for name in names)
 
 
-def _weights(spec: ModelSpec, directory: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors. LoadFailed where a file of the weights is missing or cut short."""
-    index = directory / "model.safetensors.index.json"
+def _weights(spec: ModelSpec, directory: Path) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of all tensors, None of pickled ones. LoadFailed where a file of the weights is missing or cut short."""
+    single = _SAFE if _has(directory, _SAFE) or not (spec.allow_pickle and _has(directory, _PICKLED)) else _PICKLED
+    index = directory / (single + _INDEX)
     if index.is_file():
         shards = _shards(spec, index)
         missing = [name for name in shards if not (directory / name).is_file()]
@@ -106,9 +140,11 @@ def _weights(spec: ModelSpec, directory: Path) -> dict[str, tuple[int, ...]]:
             text = f"{len(missing)} of {len(shards)} weight files that {index} names are missing: {named}"
             raise _incomplete(spec, text, "Copy or download them into the folder.")
     else:
-        shards = ["model.safetensors"]
-        if not (directory / shards[0]).is_file():
-            raise _incomplete(spec, *_no_weights(directory))
+        shards = [single]
+        if not (directory / single).is_file():
+            raise _incomplete(spec, *_no_weights(spec, directory))
+    if single == _PICKLED:
+        return None
     shapes: dict[str, tuple[int, ...]] = {}
     for name in shards:
         try:
@@ -127,14 +163,19 @@ def _shards(spec: ModelSpec, index: Path) -> list[str]:
         raise _incomplete(spec, f"{index} is no index of weight files: {error}", "Download it again.") from error
 
 
-def _no_weights(directory: Path) -> tuple[str, str]:
-    if any((directory / name).is_file() for name in _PICKLED):
+def _has(directory: Path, single: str) -> bool:
+    return any((directory / name).is_file() for name in (single, single + _INDEX))
+
+
+def _no_weights(spec: ModelSpec, directory: Path) -> tuple[str, str]:
+    if _has(directory, _PICKLED):
         text = (
             f"{directory} holds its weights only as a pickle (pytorch_model.bin), which can run code when it is opened"
         )
         return (
             text,
-            "Convert it once to safetensors (`model.save_pretrained(folder)` with transformers 5) and use that.",
+            "Convert it once to safetensors (`model.save_pretrained(folder)` with transformers 5) and use that; or, if "
+            f"you trust it, set `models: {spec.name}: allow_pickle: true`.",
         )
     text = f"{directory} has no weights (model.safetensors); found there: {_listing(directory)}"
     return text, "Download the weights into the folder, or save the model again with `save_pretrained`."

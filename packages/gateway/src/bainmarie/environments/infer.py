@@ -64,6 +64,9 @@ def infer(models: Sequence[ModelSpec]) -> EnvironmentSpec:
     reasons: _Reasons = {}
     directory = model_directory(base.model, os.environ)
     config = _read(directory / "config.json") if directory else {}
+    if base.base and not config:
+        completing = model_directory(base.base, os.environ)
+        config = _read(completing / "config.json") if completing else {}
     _add_core(reasons, base, directory, config)
     _add_quantization(reasons, base, config)
     if directory:

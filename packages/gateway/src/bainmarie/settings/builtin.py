@@ -8,7 +8,10 @@ from types import MappingProxyType
 from bainmarie.carried import demo_model
 from bainmarie.settings.shape import ModelSettings
 
-_OF_THE_WORKER = ("engine", "model", "quantization", "environment", "dtype", "device", "context", "options")
+_OF_THE_WORKER = (
+    "engine", "model", "base", "quantization", "environment", "dtype", "device", "device_map", "context",
+    "allow_pickle", "trust_remote_code", "options",
+)  # fmt: skip
 
 BUILT_IN: Mapping[str, ModelSettings] = MappingProxyType(
     {

@@ -34,6 +34,9 @@ def _model(name: str, model: ModelSettings, file: File) -> Iterator[Problem]:
     for key in ("command", "health"):
         if getattr(model, key) is not None:
             yield Problem((*path, key), f"{dotted((*path, key))}: only the engine 'command' has this key", at_key=True)
+    if model.device_map is not None and model.device != "auto":
+        message = f"{dotted(path)} has both 'device_map' and 'device': the map needs `device: auto`"
+        yield Problem((*path, "device_map"), message, at_key=True)
     if model.engine == "transformers" and model.model is None and name not in BUILT_IN:
         yield Problem(path, f"{dotted(path)} needs the key 'model': a directory or a hub id", at_key=True)
 

@@ -10,6 +10,7 @@ from pydantic import PrivateAttr
 
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.training_folders import resolved
 from bainmarie.settings.builtin import with_built_in
 from bainmarie.settings.shape import Defaults, EnvironmentSettings, File, ModelSettings
 
@@ -25,8 +26,10 @@ class Settings(File):
         return self._file
 
     def catalog(self) -> Catalog:
-        """All models, the built-in ones included, with defaults filled in."""
-        models = {name: _model(name, model, self.defaults) for name, model in with_built_in(self.models).items()}
+        """All models, the built-in ones included, with defaults filled in and training folders resolved."""
+        models = {
+            name: resolved(_model(name, model, self.defaults)) for name, model in with_built_in(self.models).items()
+        }
         environments = {name: _environment(name, found) for name, found in self.environments.items()}
         return Catalog(models, environments)
 
@@ -62,13 +65,17 @@ def _model(name: str, model: ModelSettings, defaults: Defaults) -> ModelSpec:
         engine=model.engine,
         model=model.model or "",
         adapter=model.adapter,
+        base=model.base or "",
         quantization=model.quantization,
         prompt=model.prompt,
         system_prompt=model.system_prompt,
+        chat_template=model.chat_template,
         environment=model.environment or defaults.environment,
         keep_alive=None if math.isinf(keep_alive) else keep_alive,
         dtype=model.dtype,
         device=model.device,
+        device_map=model.device_map,
+        allow_pickle=model.allow_pickle,
         trust_remote_code=model.trust_remote_code,
         context=model.context,
         command=model.command or (),

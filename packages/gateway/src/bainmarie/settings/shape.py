@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from bainmarie.settings.values import Duration, EnvironmentName, ModelText, Name, PathText, SourceText, Text
+from bainmarie.settings.values import (
+    Duration,
+    EnvironmentName,
+    ModelText,
+    Name,
+    PathText,
+    SourceText,
+    TemplateText,
+    Text,
+)
 
 Approval = Literal["ask", "allow", "deny"]
 
@@ -59,14 +68,26 @@ class ModelSettings(Shape):
     adapter: PathText | None = Field(
         default=None, description="Directory of a PEFT adapter on `model`; the worker of `model` serves it."
     )
-    quantization: Literal["none", "int8", "nf4", "fp4"] = Field(
-        default="none", description="How weights are held in memory."
+    base: ModelText | None = Field(
+        default=None,
+        description="Directory or hub id that has the config.json and tokenizer which `model`'s own folder lacks. Not "
+        "needed where the folder's README.md or adapter_config.json names it.",
+    )
+    quantization: Literal["none", "int8", "int4", "nf4", "fp4"] = Field(
+        default="none",
+        description="How weights are held in memory: by bitsandbytes (`nf4`, `fp4`, on CUDA `int8`), or on CPU by "
+        "torch's own kernels (`int8`, `int4`). `none` leaves a checkpoint as it is, quantized ones too.",
     )
     prompt: Literal["chat", "plain"] = Field(
         default="chat",
         description="`chat` uses the model's chat template, `plain` the messages' text alone (base models).",
     )
     system_prompt: str | None = Field(default=None, description="Used when a chat request brings no system message.")
+    chat_template: TemplateText | None = Field(
+        default=None,
+        description="A chat template in place of the adapter's or the model's own: the text itself, or the path of a "
+        "file (`.jinja`).",
+    )
     environment: EnvironmentName | None = Field(
         default=None, description="`auto` infers the packages from the model's files; else a name under `environments`."
     )
@@ -93,8 +114,15 @@ class ModelSettings(Shape):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
         default="auto", description="`auto` takes an accelerator if there is one; else cpu, cuda, cuda:N or mps."
     )
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
+        default=None,
+        description="Spreads the layers over several accelerators, as accelerate's `device_map`; needs `device: auto`.",
+    )
     context: int | None = Field(
         default=None, ge=1, description="Tokens of prompt and answer together; else the model's limit."
+    )
+    allow_pickle: bool = Field(
+        default=False, description="Read pickled weights (`.bin`) where there are no safetensors; torch reads no code."
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model's files.")
     options: Mapping[str, JsonValue] = _table("Settings of one engine alone.")

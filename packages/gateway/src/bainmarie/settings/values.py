@@ -71,11 +71,18 @@ def _as_source(value: str, info: ValidationInfo) -> str:
     return value if _ADDRESS.match(value) else _resolved(value, _folder(info))
 
 
+def _as_template(value: str, info: ValidationInfo) -> str:
+    written_out = "{%" in value or "{{" in value or "\n" in value
+    return value if written_out else _resolved(value, _folder(info))
+
+
 Text = Annotated[str, StringConstraints(min_length=1)]
 PathText = Annotated[Text, AfterValidator(_as_path)]
 """Absolute; relative ones start at the configuration file's folder."""
 ModelText = Annotated[Text, AfterValidator(_as_model)]
 """An absolute directory, or a hub id."""
+TemplateText = Annotated[Text, AfterValidator(_as_template)]
+"""A chat template, or an absolute path."""
 SourceText = Annotated[Text, AfterValidator(_as_source)]
 """An address, or an absolute directory."""
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]

@@ -13,6 +13,7 @@ from bainmarie.engines import engine
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.infer import engine_needs
 from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.training_folders import resolved
 from bainmarie.errors import BainError
 from bainmarie.progress import Report
 from bainmarie.workers.launch import LaunchSpec
@@ -52,6 +53,7 @@ class Preparation:
         return launch(models, environment, self._home, self._environ)
 
     def _wish(self, models: Sequence[ModelSpec]) -> EnvironmentSpec:
+        models = [resolved(model) for model in models]  # files may have come since the configuration was read
         base = replace(models[0], adapter=None)
         self._check(base)
         if base.environment != "auto":

@@ -14,8 +14,8 @@ from bainmarie_worker.engine.memory import Forward, Part
 
 Reference = list[torch.Tensor]
 
-_TEXTS = ([5, 3, 7, 3, 11, 2, 9], [4, 8, 3])
-_CUT = 4
+_TEXTS = ([5, 3, 7, 3, 11, 2, 9, 4, 4, 10, 3, 8, 6, 2, 12, 5, 3, 7, 9, 13], [4, 8, 3])
+_CUT = 14
 """The first text is computed in two passes, of so many tokens and of the rest."""
 _NEAR = {torch.float32: 1e-3, torch.float64: 1e-6}
 _NEAR_ELSE = 0.1

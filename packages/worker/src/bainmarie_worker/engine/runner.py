@@ -8,18 +8,15 @@ import traceback
 import torch
 
 from bainmarie_worker.adapters import Adapters
-from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.adapted import Adapted
-from bainmarie_worker.engine.apart import apart
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.library import Library
 from bainmarie_worker.engine.linears import Prepacking
-from bainmarie_worker.engine.memory import Forward
 from bainmarie_worker.engine.options import EngineOptions
-from bainmarie_worker.engine.packed import packed
 from bainmarie_worker.engine.sampling import Sampler
 from bainmarie_worker.engine.sequence import Adapter, TokenStream
+from bainmarie_worker.engine.ways import best_way
 from bainmarie_worker.errors import LoadError, RequestError
 from bainmarie_worker.loading import Loaded, is_out_of_memory
 
@@ -38,8 +35,9 @@ class TransformersRunner:
         self.defaults = loaded.defaults
         self._device: torch.device = loaded.device
         self._loop: Batch | Library
-        forward = _forward(loaded, options.path)
-        self._adapters = Adapters(loaded.model, mix=not isinstance(forward, str) and forward.packs)
+        forward = best_way(loaded.model, loaded.device, options.path)
+        mix = not isinstance(forward, str) and forward.packs
+        self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle)
         if isinstance(forward, str):
             self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
             way, why = "generate", forward
@@ -114,22 +112,3 @@ class TransformersRunner:
 
     def _fail(self, stream: TokenStream, error: Exception) -> None:
         stream.put(self._described(error, stream))
-
-
-def _forward(loaded: Loaded, wish: str) -> Forward | str:
-    """The best way to compute this model, or the wanted one; a text where it is `generate()`."""
-    why = "" if wish == "auto" else f"the option path is {wish}"
-    reference = probe.reference(loaded.model, loaded.device)
-    if wish in ("auto", "packed"):
-        way = packed(loaded.model, loaded.device, reference)
-        if not isinstance(way, str):
-            return way
-        why = way
-    if wish in ("auto", "apart"):
-        own = apart(loaded.model, loaded.device, reference, why)
-        if not isinstance(own, str):
-            return own
-        why = own
-    if wish in ("packed", "apart"):
-        raise LoadError("bad_option", f"this model cannot go the path {wish}: {why}", "Take the option path away.")
-    return why

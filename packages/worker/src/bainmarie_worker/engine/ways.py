@@ -1,0 +1,37 @@
+"""The ways in which a model can be computed, best first: packed, apart, and at last the library's own `generate()`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bainmarie_worker.engine import probe
+from bainmarie_worker.engine.apart import apart
+from bainmarie_worker.engine.memory import Forward
+from bainmarie_worker.engine.packed import packed
+from bainmarie_worker.errors import LoadError
+
+
+def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | str:
+    """The best way that fits this model, or the wanted one. Where it is `generate()`: why no better one.
+
+    LoadError `bad_option` where the model cannot go the wanted way.
+    """
+    if wish == "generate":
+        return "the option path is generate"
+    reference = probe.reference(model, device)
+    why = "" if wish == "auto" else f"the option path is {wish}"
+    if wish in ("auto", "packed"):
+        fast = packed(model, device, reference)
+        if not isinstance(fast, str):
+            return fast
+        why = fast
+    if wish in ("auto", "apart"):
+        own = apart(model, device, reference, why)
+        if not isinstance(own, str):
+            return own
+        why = own
+    if wish != "auto":
+        raise LoadError("bad_option", f"this model cannot go the path {wish}: {why}", "Take the option path away.")
+    return why

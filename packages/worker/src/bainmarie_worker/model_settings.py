@@ -1,0 +1,56 @@
+"""What a checkpoint says about its use: the longest sequence, how to sample, which tokens end an answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from bainmarie_protocol import WorkerConfig
+from bainmarie_worker.errors import LoadError
+
+_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+"""Names under which architectures keep the longest sequence they know."""
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+def context_of(config: WorkerConfig, settings: Any) -> int | None:
+    """The longest sequence: the configuration's, else the model's. LoadError if the wish is more than the model has."""
+    text = settings.get_text_config() if hasattr(settings, "get_text_config") else settings
+    own = next((int(value) for name in _LIMITS if (value := getattr(text, name, None))), None)
+    if config.context is not None and own is not None and config.context > own:
+        raise LoadError(
+            "load_failed",
+            f"context {config.context} is more than the {own} tokens that {config.model} knows",
+            f"Set `context` to {own} or less.",
+        )
+    return config.context or own
+
+
+def sampling_of(generation: Any) -> dict[str, Any]:
+    """Sampling as the checkpoint's generation_config wishes it; greedy where it says nothing."""
+    if not generation.do_sample:
+        return {}
+    values = {name: getattr(generation, name, None) for name in _SAMPLING}
+    return {"temperature": 1.0, **{name: value for name, value in values.items() if value is not None}}
+
+
+def generation_config(settings: Any, *directories: str) -> Any:
+    """End tokens and sampling from the first directory that has generation_config.json, else from config.json."""
+    from transformers import GenerationConfig
+
+    for directory in directories:
+        if os.path.isfile(os.path.join(directory, "generation_config.json")):
+            return GenerationConfig.from_pretrained(directory, local_files_only=True)
+    return GenerationConfig.from_model_config(settings)
+
+
+def end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer: the generation_config's, else the tokenizer's end token."""
+    return frozenset(_ids(generation.eos_token_id) or _ids(tokenizer.eos_token_id))
+
+
+def _ids(value: int | Iterable[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else [int(v) for v in value]

@@ -1,0 +1,52 @@
+"""Which tokenizer a model has: its own files, else its base's; the fast kind, else the slow one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from bainmarie_worker.errors import LoadError
+
+_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""One of these is in every directory that has a tokenizer."""
+
+
+def has_tokenizer(directory: str) -> bool:
+    """Whether the directory brings a tokenizer of its own; a mere tokenizer_config.json is none."""
+    names = set(os.listdir(directory))
+    return bool(names & (set(_FILES) - {"tokenizer_config.json"})) or any(n.endswith(".tiktoken") for n in names)
+
+
+def load_tokenizer(directories: list[str], trust_remote_code: bool) -> Any:
+    """The tokenizer of the first directory that has one. A missing pad token becomes the end token.
+
+    LoadError `model_incomplete` where none has one.
+    """
+    for directory in directories:
+        if has_tokenizer(directory) or (trust_remote_code and directory == directories[-1]):
+            return _padded(_load(directory, trust_remote_code))
+    raise LoadError(
+        "model_incomplete",
+        f"{' and '.join(directories)} have no tokenizer: none of {', '.join(_FILES)} is there",
+        "Copy the tokenizer's files from the model that it was trained from, or name that model with `base:`.",
+    )
+
+
+def _load(directory: str, trust_remote_code: bool) -> Any:
+    """The fast tokenizer; the slow one where no fast one can be made of the files."""
+    from transformers import AutoTokenizer
+
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        return AutoTokenizer.from_pretrained(directory, **options)
+    except (ValueError, OSError, AttributeError, KeyError, TypeError) as fast:
+        try:
+            return AutoTokenizer.from_pretrained(directory, use_fast=False, **options)
+        except Exception:  # noqa: BLE001 - the fast tokenizer's error is the one that explains
+            raise fast from None
+
+
+def _padded(tokenizer: Any) -> Any:
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

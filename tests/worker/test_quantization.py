@@ -1,0 +1,205 @@
+"""Fewer bits: what is asked for happens, or the load fails with the reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+
+from bainmarie_protocol import ServedModel, WorkerConfig
+from bainmarie_worker.adapters import Adapters, check
+from bainmarie_worker.errors import LoadError
+from bainmarie_worker.loading import load
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries deprecate among themselves
+
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not in this environment"
+)
+
+
+def load_as(model, **fields):
+    config = WorkerConfig("m", "transformers", str(model), (ServedModel("m"),), **{"device": "cpu", **fields})
+    return load(config, lambda step: None)
+
+
+def logits(model):
+    import torch
+
+    with torch.inference_mode():
+        return model(torch.arange(3, 40).unsqueeze(0)).logits.float()
+
+
+def error_against(model, reference):
+    return ((logits(model) - logits(reference)).norm() / logits(reference).norm()).item()
+
+
+@pytest.fixture
+def copy(family, tmp_path):
+    shutil.copytree(family.base, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def stored(directory, **settings):
+    config = directory / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": settings}))
+    return directory
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("quantization", "most"), [("int8", 0.06), ("int4", 0.6)])
+def test_packed_on_the_cpu_stays_near_the_whole_model(family, dtype, quantization, most):
+    whole = load_as(family.base, dtype=dtype)
+    packed = load_as(family.base, dtype=dtype, quantization=quantization)
+    assert packed.packed
+    assert not whole.packed
+    assert str(packed.info["quantization"]).startswith(f"{quantization} (weight-only")
+    assert 0 < error_against(packed.model, whole.model) < most
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 200])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["Int8Linear", "Int4Linear"])
+def test_a_packed_layer_is_its_own_weights_times_the_input(rows, dtype, kind):
+    import torch
+
+    from bainmarie_worker import packed_linear
+
+    torch.manual_seed(rows)
+    linear = torch.nn.Linear(96, 48, dtype=getattr(torch, dtype))
+    layer = getattr(packed_linear, kind)(linear)
+    row = torch.eye(96, dtype=linear.weight.dtype)
+    weights = torch.cat([layer(row[n : n + 1]) for n in range(96)]).float() - linear.bias.float()
+    error = (weights.t() - linear.weight.float()).abs().max() / linear.weight.float().abs().max()
+    assert error < (0.01 if kind == "Int8Linear" else 0.08)
+    x = torch.randn(2, rows, 96, dtype=linear.weight.dtype)
+    expected = x.float() @ weights + linear.bias.float()
+    assert ((layer(x).float() - expected).norm() / expected.norm()).item() < (1e-4 if dtype == "float32" else 0.01)
+
+
+def test_layers_that_no_kernel_fits_stay_whole():
+    import torch
+
+    from bainmarie_worker.packed_linear import pack
+
+    model = torch.nn.Sequential(torch.nn.Linear(33, 16), torch.nn.Linear(16, 33), torch.nn.Linear(32, 16))
+    assert pack(model, 4) == 16 * 33 + 32 * 16
+    assert [type(layer).__name__ for layer in model] == ["Linear", "Int8Linear", "Int4Linear"]
+
+
+def test_a_model_of_other_layers_is_refused_and_not_left_whole(tmp_path, tokenizer):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    settings = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    GPT2LMHeadModel(settings).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match="int8 reaches only") as raised:
+        load_as(tmp_path, quantization="int8")
+    assert raised.value.code == "quantization"
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_an_adapter_on_a_packed_base(family, quantization):
+    packed = load_as(family.base, quantization=quantization).model
+    whole = load_as(family.merged).model
+    adapters = Adapters(packed)
+    before = logits(packed)
+    adapters.use(str(family.adapter))
+    assert error_against(packed, whole) < (0.06 if quantization == "int8" else 0.6)
+    adapters.use(None)
+    assert (logits(packed) - before).abs().max() == 0
+
+
+def test_whole_layers_of_an_adapter_do_not_fit_packed_ones(family, tmp_path, make_llama):
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    get_peft_model(make_llama(), settings).save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match="lm_head") as raised:
+        check(str(tmp_path), load_as(family.base, quantization="int8").model)
+    assert raised.value.code == "adapter_unsupported"
+    check(str(tmp_path), load_as(family.base).model)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors", "quanto", "aqlm"])
+def test_a_checkpoint_whose_reader_is_missing_names_it(copy, method):
+    with pytest.raises(LoadError, match=method) as raised:
+        load_as(stored(copy, quant_method=method, bits=4, group_size=32, weights="int4", in_group_size=8))
+    assert raised.value.code in ("package_missing", "quantization")
+    assert raised.value.hint
+
+
+def test_an_unknown_method_is_refused_and_not_read_as_if_it_were_whole(copy):
+    with pytest.raises(LoadError, match="tomorrow") as raised:
+        load_as(stored(copy, quant_method="tomorrow"))
+    assert raised.value.code == "quantization"
+
+
+@pytest.mark.parametrize("method", ["fp8", "mxfp4"])
+def test_what_would_become_16_bit_here_is_refused(copy, method):
+    with pytest.raises(LoadError, match=method) as raised:
+        load_as(stored(copy, quant_method=method))
+    assert raised.value.code in ("quantization", "package_missing")
+
+
+def test_a_second_quantization_is_refused(copy):
+    with pytest.raises(LoadError, match="quantized already") as raised:
+        load_as(stored(copy, quant_method="gptq", bits=4), quantization="int8")
+    assert raised.value.code == "quantization"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is in this environment")
+def test_nf4_without_bitsandbytes_names_the_package(family):
+    with pytest.raises(LoadError, match="bitsandbytes") as raised:
+        load_as(family.base, quantization="nf4")
+    assert raised.value.code == "package_missing"
+
+
+@pytest.fixture(scope="module")
+def even_family(tokenizer, make_llama, tmp_path_factory):
+    """As `family`, with layers whose sizes are whole blocks: bitsandbytes' CPU kernel takes no others."""
+    from types import SimpleNamespace
+
+    from peft import LoraConfig, get_peft_model
+
+    root = tmp_path_factory.mktemp("even")
+    found = SimpleNamespace(base=root / "base", adapter=root / "adapter", merged=root / "merged")
+    model = make_llama(intermediate_size=128)
+    model.save_pretrained(found.base)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    adapted.save_pretrained(found.adapter)
+    adapted.merge_and_unload().save_pretrained(found.merged)
+    for directory in (found.base, found.merged):
+        tokenizer.save_pretrained(directory)
+    return found
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("quantization", ["nf4", "fp4"])
+def test_bitsandbytes_on_the_cpu_and_an_adapter_on_it(even_family, quantization):
+    family = even_family
+    loaded = load_as(family.base, quantization=quantization)
+    kinds = {type(module).__name__ for module in loaded.model.modules()}
+    assert "Linear4bit" in kinds
+    assert loaded.info["quantization"] == quantization
+    adapters = Adapters(loaded.model)
+    adapters.use(str(family.adapter))
+    merged, base = load_as(family.merged).model, load_as(family.base).model
+    assert error_against(loaded.model, merged) < 0.7 < error_against(loaded.model, base)
+
+
+@needs_bitsandbytes
+def test_a_checkpoint_that_bitsandbytes_wrote_under_an_adapter(even_family, tmp_path):
+    family = even_family
+    load_as(family.base, quantization="nf4").model.save_pretrained(tmp_path / "nf4")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(family.base / name, tmp_path / "nf4")
+    loaded = load_as(tmp_path / "nf4")
+    assert loaded.info["quantization"] == "bitsandbytes"
+    assert "Linear4bit" in {type(module).__name__ for module in loaded.model.modules()}
+    adapters = Adapters(loaded.model)
+    before = logits(loaded.model)
+    adapters.use(str(family.adapter))
+    assert (logits(loaded.model) - before).abs().max() > 0.1

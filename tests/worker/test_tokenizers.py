@@ -1,0 +1,153 @@
+"""Which tokenizer and which chat template a model name speaks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from bainmarie_protocol import ServedModel, WorkerConfig
+from bainmarie_worker.errors import LoadError, RequestError
+from bainmarie_worker.loading import load
+from bainmarie_worker.tokenizer import TransformersTokenizer
+from bainmarie_worker.tokenizer_loading import load_tokenizer
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries deprecate among themselves
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture
+def copy(family, tmp_path):
+    shutil.copytree(family.base, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def plain_load(model, *served, **fields):
+    config = WorkerConfig("m", "transformers", str(model), served, **{"device": "cpu", **fields})
+    return load(config, lambda step: None)
+
+
+def without_tokenizer(directory):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
+        (directory / name).unlink(missing_ok=True)
+
+
+def test_the_base_gives_what_a_merge_lacks(copy, family):
+    without_tokenizer(copy)
+    (copy / "config.json").unlink()
+    loaded = plain_load(copy, base=str(family.base))
+    assert loaded.tokenizer.template
+    assert loaded.tokenizer.encode("Hi", special=False) == [39, 72]
+    assert loaded.end_ids == plain_load(family.base).end_ids
+
+
+def test_no_tokenizer_anywhere_names_the_files(copy):
+    without_tokenizer(copy)
+    with pytest.raises(LoadError, match=r"no tokenizer: none of tokenizer\.json") as raised:
+        plain_load(copy)
+    assert raised.value.code == "model_incomplete"
+
+
+def test_a_missing_pad_token_is_the_end_token(copy):
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    (copy / "special_tokens_map.json").unlink(missing_ok=True)
+    tokenizer = load_tokenizer([str(copy)], False)
+    assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
+
+
+def test_a_tokenizer_that_exists_only_in_the_slow_kind(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"<unk>": 0, "a": 1, "b": 2, "<pad>": 3, "</s>": 4}))
+    settings = {"tokenizer_class": "CTRLTokenizer", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = load_tokenizer([str(tmp_path)], False)
+    assert not tokenizer.is_fast
+
+
+def test_no_second_begin_token_where_the_text_has_one(tokenizer):
+    from tokenizers import processors
+
+    fast = load_fast_with_begin(tokenizer, processors)
+    begin = fast.bos_token_id
+    wrapped = TransformersTokenizer(fast)
+    assert wrapped.encode("a", special=True)[:2] == [begin, *fast.encode("a", add_special_tokens=False)]
+    assert wrapped.encode(f"{fast.bos_token}a", special=True).count(begin) == 1
+    assert wrapped.encode(wrapped.render(HELLO, None), special=False)[:2].count(begin) == 1
+
+
+def load_fast_with_begin(tokenizer, processors):
+    import copy as copying
+
+    fast = copying.deepcopy(tokenizer)
+    begin = ("<|im_start|>", fast.bos_token_id)
+    fast.backend_tokenizer.post_processor = processors.TemplateProcessing("<|im_start|> $A", special_tokens=[begin])
+    return fast
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_chat_template_from_the_configuration(family, tmp_path, in_file):
+    text = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    (tmp_path / "own.jinja").write_text(text)
+    served = ServedModel("own", chat_template=str(tmp_path / "own.jinja") if in_file else text)
+    loaded = plain_load(family.base, ServedModel("m"), served)
+    assert loaded.tokenizer.of(served).render(HELLO, None) == "[Hello]"
+    assert loaded.tokenizer.of(ServedModel("m")) is loaded.tokenizer
+    assert "[Hello]" not in loaded.tokenizer.render(HELLO, None)
+
+
+def test_a_template_file_that_is_not_there_fails_the_load(family, tmp_path):
+    served = ServedModel("own", chat_template=str(tmp_path / "gone.jinja"))
+    with pytest.raises(LoadError, match=r"gone\.jinja") as raised:
+        plain_load(family.base, served)
+    assert "chat_template:" in raised.value.hint
+    with pytest.raises(RequestError, match=r"gone\.jinja"):
+        plain_load(family.base).tokenizer.of(served)
+
+
+def test_a_template_from_the_models_own_jinja_file(copy):
+    without_tokenizer_template(copy)
+    assert not plain_load(copy).tokenizer.template
+    (copy / "chat_template.jinja").write_text("{{ messages[0].content }}!")
+    assert plain_load(copy).tokenizer.render(HELLO, None) == "Hello!"
+
+
+def without_tokenizer_template(directory):
+    (directory / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_an_adapters_template_and_tokenizer_are_its_own(family, tmp_path, tokenizer):
+    import copy as copying
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(family.adapter, adapter)
+    loaded = plain_load(family.base)
+    assert loaded.tokenizer.of(ServedModel("a", adapter=str(adapter))).render(HELLO, None) == loaded.tokenizer.render(
+        HELLO, None
+    )
+    (adapter / "chat_template.jinja").write_text("<{{ messages[0].content }}>")
+    with_template = ServedModel("b", adapter=str(adapter))
+    assert plain_load(family.base).tokenizer.of(with_template).render(HELLO, None) == "<Hello>"
+    other = copying.deepcopy(tokenizer)
+    other.add_tokens(["Hello"])
+    other.save_pretrained(adapter)
+    own = plain_load(family.base).tokenizer.of(with_template)
+    assert own.encode("Hello", special=False) == [len(other) - 1]
+    assert len(loaded.tokenizer.encode("Hello", special=False)) == 5
+
+
+def test_a_request_for_a_name_with_its_own_template(start_worker, family):
+    from bainmarie_protocol import Ready
+
+    names = ServedModel("m"), ServedModel("short", chat_template="{{ messages[0].content }}")
+    worker = start_worker(family.base, *names, device="cpu")
+    worker.until(Ready)
+    usage = worker.chat("Hello", model="short", max_tokens=2).json["usage"]
+    assert usage["prompt_tokens"] == 5
+    assert worker.chat("Hello", max_tokens=2).json["usage"]["prompt_tokens"] > 5
