@@ -1,0 +1,40 @@
+"""transformers' own loop and its own continuous batching, behind the smallest server (`library_server.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from contest.contender import Order, Served
+from contest.processes import Failed, first_line, running
+from contest.workshop import LOGS, transformers_python
+
+_SERVER = Path(__file__).with_name("library_server.py")
+
+
+class Library:
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.starts = 5
+        self._kind = kind
+
+    def prepare(self) -> None:
+        transformers_python()
+
+    def suited(self, order: Order) -> Order:
+        return replace(order, clients=1)
+
+    @contextmanager
+    def serve(self, order: Order) -> Iterator[Served]:
+        if order.int8:
+            raise Failed("no int8")
+        if order.adapters and self._kind == "batching":
+            raise Failed("no LoRA")
+        if order.copies > 1:
+            raise Failed("-")
+        log = LOGS / f"library-{self._kind}.log"
+        command = [transformers_python(), _SERVER, self._kind, order.folder, *order.adapter_folders()]
+        with running(command, log) as process:
+            yield Served(first_line(process, log), ("base",), pids=lambda: [process.pid])

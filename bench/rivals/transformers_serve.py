@@ -1,0 +1,34 @@
+"""`transformers serve`, as its command line starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from contest.contender import Order, Served
+from contest.processes import Failed, free_port, running, wait_for_health
+from contest.workshop import LOGS, transformers_python
+
+
+class TransformersServe:
+    name = "transformers serve"
+    starts = 5
+
+    def prepare(self) -> None:
+        transformers_python()
+
+    def suited(self, order: Order) -> Order:
+        return replace(order, clients=1)
+
+    @contextmanager
+    def serve(self, order: Order) -> Iterator[Served]:
+        if order.int8 or order.adapters or order.copies > 1:
+            raise Failed("-")
+        port, log = free_port(), LOGS / "transformers-serve.log"
+        program = transformers_python().with_name("transformers")
+        command = [program, "serve", order.folder, "--host", "127.0.0.1", "--port", str(port)]
+        address = f"http://127.0.0.1:{port}"
+        with running(command, log, {"HF_HUB_OFFLINE": "1"}) as process:
+            wait_for_health(process, log, f"{address}/health", 120)
+            yield Served(address, (str(order.folder),), {"temperature": 0, "seed": 1}, pids=lambda: [process.pid])
