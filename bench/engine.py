@@ -1,7 +1,7 @@
 """The engine beside its rivals: one run, the same models and the same text for all, one table for each model.
 
 Every contender is a server that answers /v1/completions; each is started and ended here. The models have random
-layers, and a head that makes them write a known text (contest/words.py): an answer that is not that text does not count.
+layers, and a head that makes them write a known text (contest/words.py): an answer that is another text does not count.
 What is missing (environments, llama-server, models) is made at first use under `.bain-test/bench`, which takes a
 while; after that a run takes about 20 minutes on two quiet cores.
 """
@@ -13,7 +13,7 @@ import asyncio
 import signal
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
@@ -27,32 +27,32 @@ from contest.processes import Failed
 from contest.report import tables
 from contest.targets import CEILING
 from contest.texts import Prompts
-from contest.works import WORKS, Run, Work, answered
+from contest.works import Run, Work, answered, works
 from contest.workshop import models, say
 from rivals import CONTENDERS
 
 TIMES = 5
 START = "start"
 START_ROW = "start to first token, s"
-START_ORDER = Order("r475m")
+LARGE, SMALL, TINY = "r475m", "r100m", "tiny"
 
 
 class Bench:
     """One run and its results."""
 
-    def __init__(self, contenders: Sequence[Contender], works: Sequence[str], times: int) -> None:
+    def __init__(self, contenders: Sequence[Contender], chosen: Sequence[str], *, quick: bool) -> None:
         self.contenders = contenders
-        self.starting = START in works
-        self.works = [work for work in WORKS if work.name in works]
-        self.times = times
+        self.large = TINY if quick else LARGE
+        start = Work(START, Order(self.large), (START_ROW,), start_again)
+        known = [start, *works(self.large, TINY if quick else SMALL)]
+        self.works = [work for work in known if work.name in chosen]
+        self.times = 1 if quick else TIMES
         self.results: dict[str, dict[str, float | str]] = {}
         self._prompts = Prompts()
 
     def rows(self) -> list[tuple[str, str]]:
         """(model, row) of all works, by model."""
-        first = [(START_ORDER.checkpoint, START_ROW)] if self.starting else []
-        rows = first + [(work.order.checkpoint, row) for work in self.works for row in work.rows]
-        return sorted(rows, key=lambda pair: pair[0], reverse=True)
+        return [(work.order.checkpoint, row) for work in self.works for row in work.rows]
 
     def run(self) -> None:
         for contender in self.contenders:
@@ -63,16 +63,14 @@ class Bench:
     def measure(self, contender: Contender) -> None:
         """All works of one contender, each start shared by all works that can."""
         ours = contender is CONTENDERS["ours"]
-        works = [work for work in self.works if ours or not work.only_ours]
-        self.note(contender, (row for work in self.works if work not in works for row in work.rows), "-")
+        measured = [work for work in self.works if ours or not work.only_ours]
+        self.note(contender, (row for work in self.works if work not in measured for row in work.rows), "-")
         try:
             contender.prepare()
         except Failed as error:
-            names = [START_ROW, *(row for work in works for row in work.rows)]
-            return self.note(contender, names, f"{contender.name} cannot be installed: {error}")
-        if self.starting:
-            works.insert(0, Work(START, START_ORDER, (START_ROW,), start_again))
-        for order, group in groupby(works, lambda work: contender.suited(work.order)):
+            rows = [row for work in measured for row in work.rows]
+            return self.note(contender, rows, f"{contender.name} cannot be installed: {error}")
+        for order, group in groupby(measured, lambda work: contender.suited(work.order)):
             self.serve(contender, order, list(group))
         return None
 
@@ -147,16 +145,14 @@ async def start_again(run: Run) -> dict[str, float]:
 def main() -> int:
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    bench = Bench([CONTENDERS[name] for name in options.only], options.work, 1 if options.quick else TIMES)
+    bench = Bench([CONTENDERS[name] for name in options.only], options.work, quick=options.quick)
     began, before, after = perf_counter(), 0.0, 0.0
     interrupted = False
     try:
         models()
         before = bandwidth()
-        ceiling = before * 1e9 / read_for_a_token("r475m")
-        bench.results[CEILING] = {
-            row: ceiling for model, row in bench.rows() if row.startswith("decode at") and model == "r475m"
-        }
+        ceiling = before * 1e9 / read_for_a_token(bench.large)
+        bench.results[CEILING] = {row: ceiling for _, row in bench.rows() if row.startswith("decode at")}
         bench.run()
         after = bandwidth()
     except KeyboardInterrupt:
@@ -184,23 +180,23 @@ def page(bench: Bench, machine: str, seconds: float, *, interrupted: bool) -> st
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    works = [START, *(work.name for work in WORKS)]
+    names = [START, *(work.name for work in works(LARGE, SMALL))]
 
-    def among(known: Iterable[str]) -> type[list[str]]:
-        names = list(known)
+    def among(known: Iterable[str]) -> Callable[[str], list[str]]:
+        there = list(known)
 
         def read(text: str) -> list[str]:
             chosen = text.split(",")
-            if wrong := [name for name in chosen if name not in names]:
-                raise argparse.ArgumentTypeError(f"no {wrong[0]!r}; there are {', '.join(names)}")
+            if wrong := [name for name in chosen if name not in there]:
+                raise argparse.ArgumentTypeError(f"no {wrong[0]!r}; there are {', '.join(there)}")
             return chosen
 
-        return read  # type: ignore[return-value]
+        return read
 
     parser = argparse.ArgumentParser(prog="run bench engine", description=__doc__)
     parser.add_argument("--only", type=among(CONTENDERS), default=list(CONTENDERS), help=", ".join(CONTENDERS))
-    parser.add_argument("--work", type=among(works), default=works, help=", ".join(works))
-    parser.add_argument("--quick", action="store_true", help="each once; the figures mean little")
+    parser.add_argument("--work", type=among(names), default=names, help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="a tiny model, each once: does all of it work?")
     parser.add_argument("--save", metavar="NAME", help="write the tables to bench/results/NAME.md too")
     return parser.parse_args(arguments)
 

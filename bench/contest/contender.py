@@ -63,4 +63,4 @@ class Contender(Protocol):
         """The order as it is served: orders that come out equal share one start."""
 
     def serve(self, order: Order) -> AbstractContextManager[Served]:
-        """Up until the end of the block, then gone with all its processes. Failed where it cannot serve such an order."""
+        """Up until the end of the block, then gone with all its processes. Failed where it cannot serve that."""

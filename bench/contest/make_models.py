@@ -1,6 +1,7 @@
 """Makes the benchmark's models: `make_models.py FOLDER`, in an environment with transformers and peft.
 
-FOLDER/r100m and FOLDER/r475m (Qwen3, bfloat16, untied) with a tokenizer, and FOLDER/r100m-lora-0 ... 3.
+FOLDER/tiny, FOLDER/r100m and FOLDER/r475m (Qwen3, bfloat16, untied) with a tokenizer, and FOLDER/r100m-lora-0 ... 3
+on the first two.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from contest.words import COUNT, END, FIRST_WORD, LETTERS, VOCABULARY, WORDS, successor
 
 SHAPES = {
+    "tiny": {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "head_dim": 64, "intermediate_size": 512},
     "r100m": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
               "head_dim": 64, "intermediate_size": 2048},
     "r475m": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
@@ -38,9 +41,10 @@ def main() -> None:
         make_tokenizer().save_pretrained(folder / name)
         make_model(shape).save_pretrained(folder / name)
         add_template(folder / name)
-    for number in range(ADAPTERS):
-        torch.manual_seed(number)
-        make_adapter(folder / "r100m", folder / f"r100m-lora-{number}")
+    for name in ("tiny", "r100m"):
+        for number in range(ADAPTERS):
+            torch.manual_seed(number)
+            make_adapter(folder / name, folder / f"{name}-lora-{number}")
     (folder / "made").touch()
 
 

@@ -8,7 +8,7 @@ from contest.processes import Failed
 
 
 def shares(pid: int) -> tuple[float, float]:
-    """MB of the process tree: proportional set (a page that n processes share counts 1/n), and what is its own alone."""
+    """MB of the process tree: proportional set (a page shared by n processes counts 1/n), and what is its alone."""
     root = psutil.Process(pid)
     infos = [member.memory_full_info() for member in (root, *root.children(recursive=True))]
     if not hasattr(infos[0], "pss"):

@@ -210,58 +210,60 @@ async def queued(run: Run) -> Figures:
     return {"16 requests, ms a token": few, "1,000 requests, ms a token": await cost(1000)}
 
 
-WORKS = (
-    Work("prefill", Order("r475m"), ("prefill 512, tok/s", "prefill 2048, tok/s"), prefill),
-    Work("decode", Order("r475m"), ("decode at context 128, tok/s", "decode at context 1024, tok/s"), decode),
-    Work("int8", Order("r475m", int8=True), ("decode with int8 weights, tok/s",), decode_int8),
-    Work(
-        "memory",
-        Order("r475m", copies=2),
-        ("second worker: PSS, MB", "second worker: its own (USS), MB"),
-        memory,
-        only_ours=True,
-    ),
-    Work(
-        "tools",
-        Order("r100m"),
-        tuple(
-            f"turn 6, {kind}: {what}, s"
-            for kind in ("new text", "copied text")
-            for what in ("first token", "whole turn")
+def works(large: str, small: str) -> list[Work]:
+    """All works, those that share a start beside one another, on these two models."""
+    return [
+        Work("prefill", Order(large), ("prefill 512, tok/s", "prefill 2048, tok/s"), prefill),
+        Work("decode", Order(large), ("decode at context 128, tok/s", "decode at context 1024, tok/s"), decode),
+        Work("int8", Order(large, int8=True), ("decode with int8 weights, tok/s",), decode_int8),
+        Work(
+            "memory",
+            Order(large, copies=2),
+            ("second worker: PSS, MB", "second worker: its own (USS), MB"),
+            memory,
+            only_ours=True,
         ),
-        tool_loop,
-    ),
-    Work("growth", Order("r100m"), ("turns 2-6, s each", "turns 46-50, s each"), growth, only_ours=True),
-    Work(
-        "clients",
-        Order("r100m", clients=16),
-        ("1 client, tok/s", "8 clients, tok/s", "16 clients, tok/s"),
-        clients,
-    ),
-    Work(
-        "beside",
-        Order("r100m", clients=16),
-        ("first token alone, s", "first token beside 8 and a prompt of 4,000, s"),
-        beside_others,
-    ),
-    Work(
-        "queue",
-        Order("r100m", clients=16),
-        ("16 requests, ms a token", "1,000 requests, ms a token"),
-        queued,
-        only_ours=True,
-    ),
-    Work(
-        "lora",
-        Order("r100m", adapters=True, clients=8),
-        ("LoRA, one stream: time of base", "4 adapters in a batch of 8: time of base"),
-        lora,
-    ),
-    Work(
-        "workers",
-        Order("r100m", copies=2),
-        ("one worker busy, tok/s", "two workers busy, tok/s together"),
-        two_workers,
-        only_ours=True,
-    ),
-)
+        Work(
+            "tools",
+            Order(small),
+            tuple(
+                f"turn 6, {kind}: {what}, s"
+                for kind in ("new text", "copied text")
+                for what in ("first token", "whole turn")
+            ),
+            tool_loop,
+        ),
+        Work("growth", Order(small), ("turns 2-6, s each", "turns 46-50, s each"), growth, only_ours=True),
+        Work(
+            "clients",
+            Order(small, clients=16),
+            ("1 client, tok/s", "8 clients, tok/s", "16 clients, tok/s"),
+            clients,
+        ),
+        Work(
+            "beside",
+            Order(small, clients=16),
+            ("first token alone, s", "first token beside 8 and a prompt of 4,000, s"),
+            beside_others,
+        ),
+        Work(
+            "queue",
+            Order(small, clients=16),
+            ("16 requests, ms a token", "1,000 requests, ms a token"),
+            queued,
+            only_ours=True,
+        ),
+        Work(
+            "lora",
+            Order(small, adapters=True, clients=8),
+            ("LoRA, one stream: time of base", "4 adapters in a batch of 8: time of base"),
+            lora,
+        ),
+        Work(
+            "workers",
+            Order(small, copies=2),
+            ("one worker busy, tok/s", "two workers busy, tok/s together"),
+            two_workers,
+            only_ours=True,
+        ),
+    ]

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import sys
 
-llama = sys.argv.pop(1)
-sys.path[:0] = [llama, f"{llama}/gguf-py"]
 
-import convert_hf_to_gguf
-from conversion.base import TextModel
+def main() -> None:
+    llama = sys.argv.pop(1)
+    sys.path[:0] = [llama, f"{llama}/gguf-py"]
+    import convert_hf_to_gguf
+    from conversion.base import TextModel
 
-TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
-convert_hf_to_gguf.main()
+    TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+    convert_hf_to_gguf.main()
+
+
+if __name__ == "__main__":
+    main()
