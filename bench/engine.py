@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
@@ -66,7 +67,7 @@ class Bench:
         measured = [work for work in self.works if ours or not work.only_ours]
         self.note(contender, (row for work in self.works if work not in measured for row in work.rows), "-")
         try:
-            contender.prepare()
+            contender.prepare([work.order for work in measured])
         except Failed as error:
             rows = [row for work in measured for row in work.rows]
             return self.note(contender, rows, f"{contender.name} cannot be installed: {error}")
@@ -113,10 +114,10 @@ class Bench:
                 seconds.append(asyncio.run(first_answer(served, began)))
         self.record(contender, {START_ROW: statistics.median(seconds)})
 
-    def record(self, contender: Contender, figures: dict[str, float]) -> None:
+    def record(self, contender: Contender, figures: Mapping[str, float | str]) -> None:
         for row, figure in figures.items():
-            self.results.setdefault(contender.name, {})[row] = float(figure)
-            say(f"{contender.name}: {row}: {figure:.3f}")
+            self.results.setdefault(contender.name, {})[row] = figure
+            say(f"{contender.name}: {row}: {figure if isinstance(figure, str) else format(figure, '.3f')}")
 
     def note(self, contender: Contender, rows: Iterable[str], reason: str) -> None:
         for row in rows:
@@ -146,18 +147,18 @@ def main() -> int:
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     bench = Bench([CONTENDERS[name] for name in options.only], options.work, quick=options.quick)
-    began, before, after = perf_counter(), 0.0, 0.0
-    interrupted = False
+    began, load, interrupted = perf_counter(), os.getloadavg()[0], False
+    rates: list[float] = []
     try:
         models()
-        before = bandwidth()
-        ceiling = before * 1e9 / read_for_a_token(bench.large)
+        rates.append(bandwidth())
+        ceiling = rates[0] * 1e9 / read_for_a_token(bench.large)
         bench.results[CEILING] = {row: ceiling for _, row in bench.rows() if row.startswith("decode at")}
         bench.run()
-        after = bandwidth()
+        rates.append(bandwidth())
     except KeyboardInterrupt:
         interrupted = True
-    text = page(bench, facts(before, after), perf_counter() - began, interrupted=interrupted)
+    text = page(bench, facts(rates, load), perf_counter() - began, interrupted=interrupted)
     print(text)
     if options.save:
         (Path(__file__).parent / "results" / f"{options.save}.md").write_text(text + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +56,8 @@ class Contender(Protocol):
     starts: int
     """How often its start is measured at most: some take a minute."""
 
-    def prepare(self) -> None:
-        """Installs what is missing. Failed with the reason where that cannot be."""
+    def prepare(self, orders: Sequence[Order]) -> None:
+        """Installs and converts what these orders need and is missing. Failed with the reason where that cannot be."""
 
     def suited(self, order: Order) -> Order:
         """The order as it is served: orders that come out equal share one start."""

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from contest.workshop import MODELS, say, transformers_python
@@ -39,9 +40,10 @@ def isa() -> str:
     return " ".join(name for name in _ISA if name in flags)
 
 
-def facts(before: float, after: float) -> str:
-    """One line about the machine."""
+def facts(rates: Sequence[float], load: float) -> str:
+    """One line about the machine; `rates` are its bandwidths during the run, `load` what it did before it."""
+    read = " and ".join(f"{rate:.1f}" for rate in rates) or "not measured"
     return (
-        f"{os.cpu_count()} cores ({isa()}), {platform.system()}, memory read {before:.1f} GB/s before and "
-        f"{after:.1f} after, load {os.getloadavg()[0]:.1f} at the end"
+        f"{os.cpu_count()} cores ({isa()}), {platform.system()}, load {load:.1f} before; memory read {read} GB/s; "
+        f"Python {platform.python_version()}"
     )

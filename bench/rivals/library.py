@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ class Library:
         self.starts = 5
         self._kind = kind
 
-    def prepare(self) -> None:
+    def prepare(self, orders: Sequence[Order]) -> None:
         transformers_python()
 
     def suited(self, order: Order) -> Order:
@@ -32,8 +32,6 @@ class Library:
             raise Failed("no int8")
         if order.adapters and self._kind == "batching":
             raise Failed("no LoRA")
-        if order.copies > 1:
-            raise Failed("-")
         log = LOGS / f"library-{self._kind}.log"
         command = [transformers_python(), _SERVER, self._kind, order.folder, *order.adapter_folders()]
         with running(command, log) as process:

