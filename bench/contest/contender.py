@@ -53,6 +53,8 @@ class Served:
 
 class Contender(Protocol):
     name: str
+    version: str
+    """What runs, in words for the report."""
     starts: int
     """How often its start is measured at most: some take a minute."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contest.contender import Order, Served
 from contest.processes import Failed, first_line, running
-from contest.workshop import LOGS, transformers_python
+from contest.workshop import LOGS, TRANSFORMERS, transformers_python
 
 _SERVER = Path(__file__).with_name("library_server.py")
 
@@ -17,6 +17,7 @@ _SERVER = Path(__file__).with_name("library_server.py")
 class Library:
     def __init__(self, name: str, kind: str) -> None:
         self.name = name
+        self.version = f"{name}: {', '.join(TRANSFORMERS[:2])}"
         self.starts = 5
         self._kind = kind
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from contest.contender import GREEDY, Order, Served
 from contest.processes import Failed, free_port, running, wait_for_health
+from contest.targets import LLAMA
 from contest.workshop import FOLDER, LOGS, environment, say, shell
 
 RELEASE = "llama_cpp_python-0.3.36"
@@ -26,7 +26,8 @@ _TENSORS = {"bf16": "bf16", "int8": "q8_0"}
 
 
 class LlamaServer:
-    name = "llama-server"
+    name = LLAMA
+    version = f"llama-server of {RELEASE}, 16 slots for many clients, else one"
     starts = 5
 
     def prepare(self, orders: Sequence[Order]) -> None:
@@ -83,9 +84,3 @@ def _converted(order: Order) -> Path:
         shell("gguf", [python, script, _LLAMA, model, "--outfile", part, "--outtype", _TENSORS[tensors]])
         part.rename(file)
     return file
-
-
-def version() -> str:
-    """What the program says of itself."""
-    said = subprocess.run([_PROGRAM, "--version"], capture_output=True, text=True, check=False)
-    return (said.stderr + said.stdout).strip().splitlines()[0]

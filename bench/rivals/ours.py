@@ -6,15 +6,18 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 
 import httpx2
 from _gateway import gateway
 from contest.contender import Order, Served
 from contest.processes import Failed
+from contest.targets import OURS
 
 
 class Ours:
-    name = "bainmarie"
+    name = OURS
+    version = f"bainmarie {version('bainmarie')}"
     starts = 100
 
     def prepare(self, orders: Sequence[Order]) -> None:

