@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import aiohttp
 
@@ -78,7 +79,7 @@ class Client:
                         pieces.append(text)
                         if started:
                             started.set()
-                    cached = _cached(chunk) if chunk.get("usage") else cached
+                    cached = _cached(chunk["usage"]) if chunk.get("usage") else cached
         except TimeoutError as error:
             raise Failed(f"> {PATIENCE} s") from error
         except aiohttp.ClientError as error:
@@ -96,7 +97,7 @@ class Client:
         return perf_counter() - began
 
 
-def _chunk(line: bytes) -> dict[str, list[dict[str, str]]]:
+def _chunk(line: bytes) -> dict[str, Any]:
     """The JSON of an SSE line; {} for others."""
     if not line.startswith(b"data: {"):
         return {}
@@ -106,7 +107,5 @@ def _chunk(line: bytes) -> dict[str, list[dict[str, str]]]:
     return dict(chunk)
 
 
-def _cached(chunk: dict[str, object]) -> int | None:
-    usage = chunk["usage"]
-    assert isinstance(usage, dict)
+def _cached(usage: dict[str, Any]) -> int | None:
     return (usage.get("prompt_tokens_details") or {}).get("cached_tokens")

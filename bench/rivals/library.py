@@ -34,6 +34,6 @@ class Library:
         if order.adapters and self._kind == "batching":
             raise Failed("no LoRA")
         log = LOGS / f"library-{self._kind}.log"
-        command = [transformers_python(), _SERVER, self._kind, order.folder, *order.adapter_folders()]
+        command: list[str | Path] = [transformers_python(), _SERVER, self._kind, order.folder, *order.adapter_folders()]
         with running(command, log) as process:
             yield Served(first_line(process, log), ("base",), pids=lambda: [process.pid])

@@ -67,9 +67,10 @@ def _build() -> None:
         with tarfile.open(_HERE / f"{RELEASE}.tar.gz") as archive:
             archive.extractall(_HERE, filter="data")
         (_HERE / RELEASE).rename(_SOURCE)
-    shell("llama-server", ["cmake", "-S", _LLAMA, "-B", _HERE / "build", *(f"-D{option}" for option in _OPTIONS)])
+    options = [f"-D{option}" for option in _OPTIONS]
+    shell("llama-server", ["cmake", "-S", str(_LLAMA), "-B", str(_HERE / "build"), *options])
     jobs = str(os.cpu_count())
-    shell("llama-server", ["nice", "cmake", "--build", _HERE / "build", "--target", "llama-server", "-j", jobs])
+    shell("llama-server", ["cmake", "--build", _HERE / "build", "--target", "llama-server", "-j", jobs])
 
 
 def _converted(order: Order) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from contest.contender import Order, Served
 from contest.processes import Failed, free_port, running, wait_for_health
@@ -28,7 +29,7 @@ class TransformersServe:
             raise Failed("it serves checkpoints as they are: no int8 for processors, no adapters")
         port, log = free_port(), LOGS / "transformers-serve.log"
         program = transformers_python().with_name("transformers")
-        command = [program, "serve", order.folder, "--host", "127.0.0.1", "--port", str(port)]
+        command: list[str | Path] = [program, "serve", order.folder, "--host", "127.0.0.1", "--port", str(port)]
         address = f"http://127.0.0.1:{port}"
         with running(command, log, {"HF_HUB_OFFLINE": "1"}) as process:
             wait_for_health(process, log, f"{address}/health", 120)

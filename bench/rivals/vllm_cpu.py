@@ -41,7 +41,7 @@ class VllmCpu:
         if order.int8 or order.adapters:
             raise Failed("int8 and adapters were not tried")
         port, log = free_port(), LOGS / "vllm-cpu.log"
-        command = [
+        command: list[str | Path] = [
             self._python.with_name("vllm"), "serve", order.folder, "--host", "127.0.0.1", "--port", str(port),
             "--served-model-name", "base", "--max-model-len", "8192",
         ]  # fmt: skip
