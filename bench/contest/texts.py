@@ -9,8 +9,9 @@ from contest.words import COUNT, walk
 SPAN = 12
 """Words of one copied stretch: about a path, a number with its name, a step of a list."""
 NOVEL = 8
-"""Words between two copied stretches. With these lengths the last two tokens, looked up in the context, predict the next
-one in half of all places (the last three: 45 of 100), as in the tool turns that the demo model was trained on (52; 47)."""
+"""Words between two copied stretches. With these lengths the last two tokens, looked up in the context, predict the
+next one in half of all places (the last three: 45 of 100), as in the tool turns that the demo model was trained on
+(52; 47)."""
 
 
 class Prompts:
