@@ -3,7 +3,7 @@
 Every contender is a server that answers /v1/completions; each is started and ended here. The models have random
 layers, and a head that makes them write a known text (contest/words.py): an answer that is another text does not count.
 What is missing (environments, llama-server, models) is made at first use under `.bain-test/bench`, which takes a
-while; after that a run takes about 20 minutes on two quiet cores.
+while; after that a run takes about 25 minutes on two quiet cores.
 """
 
 from __future__ import annotations

@@ -88,10 +88,10 @@ class Client:
             raise Failed("no text came")
         return Answer(began, moments[0], moments[-1], "".join(pieces), tokens, cached)
 
-    async def together(self, prompts: Sequence[str], tokens: int, models: Sequence[str | None] | None = None) -> float:
+    async def together(self, prompts: Sequence[str], tokens: int, models: Sequence[str] = ()) -> float:
         """Seconds until all answers to requests that were sent at once are complete."""
         began = perf_counter()
-        names = models or [None] * len(prompts)
+        names = models or [self._served.models[0]] * len(prompts)
         requests = [self.complete(p, tokens, model=name) for p, name in zip(prompts, names, strict=True)]
         await asyncio.gather(*requests)
         return perf_counter() - began

@@ -24,12 +24,15 @@ def say(text: str) -> None:
     print(f"engine: {text}", file=sys.stderr, flush=True)
 
 
-def shell(name: str, command: Sequence[str | Path], *, cwd: Path | None = None) -> None:
+def shell(name: str, command: Sequence[str | Path]) -> None:
     """Runs a step of an installation; Failed with the end of its output where it fails."""
     log = LOGS / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
-        code = subprocess.call([str(c) for c in command], cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = subprocess.call([str(c) for c in command], stdout=output, stderr=subprocess.STDOUT)
+        except FileNotFoundError as error:
+            raise Failed(f"{command[0]} is not installed here") from error
     if code:
         raise Failed(f"`{Path(command[0]).name} {command[1]}` failed: {last_words(log)}")
 

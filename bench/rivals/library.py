@@ -30,9 +30,9 @@ class Library:
     @contextmanager
     def serve(self, order: Order) -> Iterator[Served]:
         if order.int8:
-            raise Failed("no int8")
+            raise Failed("its int8 for processors (bitsandbytes) is slower than bf16; not measured")
         if order.adapters and self._kind == "batching":
-            raise Failed("no LoRA")
+            raise Failed("it has no adapters")
         log = LOGS / f"library-{self._kind}.log"
         command: list[str | Path] = [transformers_python(), _SERVER, self._kind, order.folder, *order.adapter_folders()]
         with running(command, log) as process:

@@ -62,8 +62,8 @@ def _build() -> None:
     _HERE.mkdir(parents=True, exist_ok=True)
     if not _LLAMA.exists():
         python = environment("pip", ("pip",))
-        fetch = [python, "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python"]
-        shell("llama-server", [*fetch, "--dest", _HERE, RELEASE.replace("_", "-", 2).replace("-0.", "==0.")])
+        fetch = [str(python), "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python"]
+        shell("llama-server", [*fetch, "--dest", str(_HERE), RELEASE.replace("_", "-", 2).replace("-0.", "==0.")])
         with tarfile.open(_HERE / f"{RELEASE}.tar.gz") as archive:
             archive.extractall(_HERE, filter="data")
         (_HERE / RELEASE).rename(_SOURCE)

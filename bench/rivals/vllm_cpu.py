@@ -16,7 +16,7 @@ from contest.workshop import FOLDER, LOGS, environment
 RELEASE = "0.32.0"
 _WITHOUT = ("torchvision", "torchaudio", "torchcodec")
 """It asks for them and fails where they are there: their builds do not fit this torch."""
-_PATIENCE = 400.0
+_PATIENCE = 600.0
 """Seconds for its first start, which compiles; later ones take about a minute."""
 
 
