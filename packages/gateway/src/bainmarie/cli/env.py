@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bainmarie.cli import terminal
+from bainmarie.cli import env_lock, terminal
 from bainmarie.cli.options import config_option, json_option
 
 if TYPE_CHECKING:
-    from bainmarie.catalog import Catalog, ModelSpec
     from bainmarie.environments.environment import Environment
     from bainmarie.environments.spec import EnvironmentSpec
 
@@ -61,11 +59,11 @@ def sync(models: tuple[str, ...]) -> None:
     from bainmarie.cli.loading import load_view
     from bainmarie.cli.place import configuration, home
     from bainmarie.cli.stages import StageClock
+    from bainmarie.cli.wishes import wishes
     from bainmarie.environments.store import EnvironmentStore
     from bainmarie.progress import Progress
 
     catalog = configuration().catalog()
-    chosen = [catalog.get(name) for name in models] or list(catalog)
     store = EnvironmentStore(home())
 
     async def build(name: str, spec: EnvironmentSpec) -> Environment:
@@ -80,23 +78,9 @@ def sync(models: tuple[str, ...]) -> None:
 
             return await store.ensure(spec, report)
 
-    for name, spec in _wishes(catalog, chosen):
+    for name, spec in wishes(catalog, models):
         environment = asyncio.run(build(name, spec))
         click.echo(f"{name}: {environment.path or environment.python}")
-
-
-def _wishes(catalog: Catalog, chosen: list[ModelSpec]) -> Iterator[tuple[str, EnvironmentSpec]]:
-    """One environment for each worker, under the worker's first model's name."""
-    from bainmarie.environments.infer import infer
-
-    seen: set[str] = set()
-    for model in chosen:
-        if model.engine == "command" or model.worker_key in seen:
-            continue
-        seen.add(model.worker_key)
-        group = catalog.sharing(model)
-        named = group[0].environment
-        yield group[0].name, infer(group) if named == "auto" else catalog.environments[named]
 
 
 def _told(environment: Environment) -> dict[str, object]:
@@ -111,4 +95,6 @@ def _told(environment: Environment) -> dict[str, object]:
     }
 
 
+for command in env_lock.COMMANDS:
+    env.add_command(command)
 COMMANDS = {"env": env}

@@ -153,13 +153,16 @@ def _summary(inspection: Inspection, imports: Sequence[str]) -> str:
 
 def _recorded(spec: EnvironmentSpec) -> Mapping[str, object]:
     """The spec for the marker: without variables (they can be secret) and credentials."""
-    record = asdict(replace(spec, variables=()))
+    record = asdict(replace(spec, variables=(), reasons=()))
+    record |= {"reasons": [asdict(reason) for reason in spec.reasons]}
     return {key: _clean(value) for key, value in record.items() if key != "variables"}
 
 
 def _clean(value: object) -> object:
     if isinstance(value, str):
         return without_credentials(value)
+    if isinstance(value, dict):
+        return {key: _clean(part) for key, part in value.items()}
     return [_clean(part) for part in value] if isinstance(value, list | tuple) else value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,21 @@ class EnvironmentStore:
             environment = await self._join(wish, spec, settings, report)
         return _as_wished(environment, spec)
 
+    async def lock(self, spec: EnvironmentSpec, report: Report) -> locks.Lock:
+        """The lock of a spec, resolved now where it was not before; nothing is built. EnvironmentFailed."""
+        if spec.python_executable:
+            raise EnvironmentFailed(
+                f"environment {spec.name!r} is an interpreter that is used as it is: there is nothing to lock",
+                hint="`bain env explain MODEL` shows what is installed in it.",
+                code="nothing_to_lock",
+            )
+        settings = self._indexes(spec)
+        wish = locks.wish_digest(spec, settings)
+        if saved := await asyncio.to_thread(locks.read_lock, self._lock_file(wish)):
+            return saved
+        await asyncio.to_thread(self._make_root, spec)
+        return await self._lock(wish, spec, settings, uv.find_uv_bin(), report)
+
     def find(self, spec: EnvironmentSpec) -> Environment | None:
         """The finished environment for a spec, without building or running anything.
 
@@ -89,16 +105,25 @@ class EnvironmentStore:
 
     async def _make(self, wish: str, spec: EnvironmentSpec, settings: Indexes, report: Report) -> Environment:
         program = uv.find_uv_bin()
+        await asyncio.to_thread(self._make_root, spec)
         try:
-            await asyncio.to_thread((self._root / "locks").mkdir, parents=True, exist_ok=True)
             lock = await self._lock(wish, spec, settings, program, report)
             return await build(spec, lock, settings, root=self._root, uv=program, report=report)
         except OSError as error:
-            raise EnvironmentFailed(
-                f"environment {spec.name!r} could not be made in {self._root}: {error}",
-                hint="Check that the folder can be written and the disk has room, or set BAIN_HOME to another folder.",
-                code="home_not_writable",
-            ) from error
+            raise self._not_writable(spec, error) from error
+
+    def _make_root(self, spec: EnvironmentSpec) -> None:
+        try:
+            (self._root / "locks").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._not_writable(spec, error) from error
+
+    def _not_writable(self, spec: EnvironmentSpec, error: OSError) -> EnvironmentFailed:
+        return EnvironmentFailed(
+            f"environment {spec.name!r} could not be made in {self._root}: {error}",
+            hint="Check that the folder can be written and the disk has room, or set BAIN_HOME to another folder.",
+            code="disk_full" if error.errno == errno.ENOSPC else "home_not_writable",
+        )
 
     async def _lock(
         self, wish: str, spec: EnvironmentSpec, settings: Indexes, program: str, report: Report

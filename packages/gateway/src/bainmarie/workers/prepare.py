@@ -11,9 +11,8 @@ from typing import Protocol
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
 from bainmarie.environments.environment import Environment
-from bainmarie.environments.infer import engine_needs
 from bainmarie.environments.spec import EnvironmentSpec
-from bainmarie.errors import BainError
+from bainmarie.environments.wish import wish
 from bainmarie.progress import Report
 from bainmarie.workers.launch import LaunchSpec
 
@@ -47,22 +46,10 @@ class Preparation:
     async def __call__(self, models: Sequence[ModelSpec], report: Report) -> LaunchSpec:
         """LoadFailed where the base's files are not fit; EnvironmentFailed. A broken adapter is left for later."""
         launch = engine(models[0].engine)
-        wish = await asyncio.to_thread(self._wish, models)
-        environment = await self._environments.ensure(wish, report)
+        spec = await asyncio.to_thread(self._wish, models)
+        environment = await self._environments.ensure(spec, report)
         return launch(models, environment, self._home, self._environ)
 
     def _wish(self, models: Sequence[ModelSpec]) -> EnvironmentSpec:
-        base = replace(models[0], adapter=None)
-        self._check(base)
-        if base.environment != "auto":
-            named = self._catalog.environments[base.environment]
-            return replace(named, needs=engine_needs(base.engine))
-        return self._infer([base, *(model for model in models if model.adapter and self._is_fit(model))])
-
-    def _is_fit(self, model: ModelSpec) -> bool:
-        """An adapter that is not fit fails alone, when it is loaded."""
-        try:
-            self._check(model)
-        except BainError:
-            return False
-        return True
+        self._check(replace(models[0], adapter=None))
+        return wish(self._catalog, models, self._check, self._infer)
