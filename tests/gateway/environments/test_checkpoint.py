@@ -227,3 +227,16 @@ def test_pickled_adapter_is_refused(tmp_path: Path) -> None:
     error = refused(make_model(tmp_path / "m"), adapter)
     assert error.code == "adapter_incomplete"
     assert "pickle" in error.message
+
+
+def test_a_tensor_of_the_index_that_its_file_lacks(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    placed = dict.fromkeys(llama_shapes(), "model.safetensors")
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": placed}))
+    check_model_files(spec_of(model))
+    index.write_text(json.dumps({"weight_map": {**placed, "lm_head.weight": "model.safetensors"}}))
+    error = refused(model)
+    assert error.code == "model_incomplete"
+    assert "lacks 1 of the tensors" in error.message
+    assert "lm_head.weight" in error.message

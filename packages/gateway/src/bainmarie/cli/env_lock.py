@@ -34,11 +34,12 @@ def explain(model: str, as_json: bool) -> None:
     """
     from bainmarie.cli.place import configuration, home
     from bainmarie.cli.wishes import wish_of
+    from bainmarie.environments.completing import ADDED
     from bainmarie.environments.store import EnvironmentStore
 
     spec = wish_of(configuration().catalog(), model)
     built = EnvironmentStore(home()).find(spec)
-    rows = _rows(spec)
+    rows = [*_rows(spec), *(reason for reason in built.reasons if reason.source == ADDED)] if built else _rows(spec)
     if as_json:
         terminal.print_json(_explained(spec, rows, built))
         return
@@ -135,12 +136,9 @@ def _explained(spec: EnvironmentSpec, rows: list[Reason], built: Environment | N
 
 def _version(requirement: str, built: Environment | None) -> str:
     """What is installed for a requirement; empty where nothing is built yet."""
-    import re
+    from bainmarie.environments.spec import package_name
 
-    match = re.match(r"[A-Za-z0-9][\w.-]*", requirement)
-    if built is None or match is None:
-        return ""
-    return built.versions.get(re.sub(r"[-_.]+", "-", match[0]).lower(), "")
+    return built.versions.get(package_name(requirement), "") if built else ""
 
 
 def _state(spec: EnvironmentSpec, built: Environment | None) -> str:

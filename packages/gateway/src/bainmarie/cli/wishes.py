@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bainmarie.catalog import Catalog
 from bainmarie.environments.spec import EnvironmentSpec
-from bainmarie.environments.wish import wish
+from bainmarie.environments.wish import counted, wish
 from bainmarie.errors import BadRequest
 
 
@@ -19,7 +19,7 @@ def wishes(catalog: Catalog, names: Sequence[str]) -> Iterator[tuple[str, Enviro
             continue
         seen.add(model.worker_key)
         group = catalog.sharing(model)
-        yield group[0].name, wish(catalog, group)
+        yield group[0].name, wish(catalog, counted(group))
 
 
 def wish_of(catalog: Catalog, name: str) -> EnvironmentSpec:
@@ -27,10 +27,3 @@ def wish_of(catalog: Catalog, name: str) -> EnvironmentSpec:
     for _, spec in wishes(catalog, [name]):
         return spec
     raise BadRequest(f"model {name!r} is a command of your own: it has no environment", code="no_environment")
-
-
-def users(catalog: Catalog, spec_of: Sequence[tuple[str, EnvironmentSpec]], wanted: EnvironmentSpec) -> list[str]:
-    """Names of all models whose worker wants that spec."""
-    first = {name for name, spec in spec_of if spec == wanted}
-    groups = [catalog.sharing(catalog.get(name)) for name in first]
-    return sorted(model.name for group in groups for model in group)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,21 +10,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bainmarie.environments.commands import run_command
+from bainmarie.environments.diagnosis import raise_problems
 from bainmarie.environments.environment import MARKER, Environment, interpreter_in, read_marker, write_marker
 from bainmarie.environments.failures import uv_failed
 from bainmarie.environments.file_locks import hold
 from bainmarie.environments.indexes import Indexes, without_credentials
-from bainmarie.environments.inspection import Inspection, inspect, raise_problems
+from bainmarie.environments.inspection import Inspection, inspect
 from bainmarie.environments.lock import Lock
-from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.needs import IMPORTS
+from bainmarie.environments.spec import EnvironmentSpec, package_name
 from bainmarie.environments.sync_progress import SyncProgress
 from bainmarie.progress import Progress, Report
 
 WORKER_IMPORTS = ("starlette", "uvicorn", "jinja2")
 _CHECKED_IMPORTS = ("torch", "transformers", "safetensors", "accelerate", "peft", "bitsandbytes")
-"""Packages whose import is tried in the preflight where the spec names them, in this order."""
+"""Packages whose import is tried first in the preflight where the spec names them, in this order."""
 _LOCK_FILE = "requirements.lock"
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 async def build(
@@ -82,6 +82,9 @@ class _Builder:
             versions=inspection.versions,
             python_version=inspection.python_version,
             accelerator=inspection.accelerator,
+            torch_build=inspection.torch_build,
+            architectures=inspection.architectures,
+            reasons=self._spec.reasons,
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         await asyncio.to_thread(write_marker, environment, spec=_recorded(self._spec), lock=self._lock.text)
@@ -121,7 +124,7 @@ class _Builder:
             imports=imports,
             keep_open=self._keep_open,
         )
-        raise_problems(inspection.problems, self._spec.name)
+        raise_problems(inspection.problems, self._spec.name, inspection.versions)
         self._report(Progress("preflight", 1.0, _summary(inspection, imports)))
         return inspection
 
@@ -140,8 +143,9 @@ class _Builder:
 
 def checked_imports(packages: Sequence[str]) -> tuple[str, ...]:
     """What a preflight imports for these requirements."""
-    named = {match[0].lower() for package in packages if (match := _NAME.match(package.strip()))}
-    return tuple(name for name in _CHECKED_IMPORTS if name in named)
+    named = {package_name(package) for package in packages}
+    own_code = [module for module, package in IMPORTS.items() if package_name(package) in named]
+    return (*(name for name in _CHECKED_IMPORTS if name in named), *sorted(set(own_code) - set(_CHECKED_IMPORTS)))
 
 
 def _summary(inspection: Inspection, imports: Sequence[str]) -> str:

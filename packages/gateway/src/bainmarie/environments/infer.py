@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,14 +22,13 @@ from bainmarie.environments.needs import (
     TRANSFORMERS,
 )
 from bainmarie.environments.remote_code import remote_code_reasons
-from bainmarie.environments.spec import EnvironmentSpec, Reason
+from bainmarie.environments.spec import EnvironmentSpec, Reason, package_name
 from bainmarie.environments.transformers_release import numbers, transformers_reasons
 
 __all__ = ["ACCELERATE", "BITSANDBYTES", "PEFT", "TORCH", "TRANSFORMERS", "engine_needs", "infer"]
 
 CONFIGURATION = "the configuration"
 _ENGINE_NEEDS: Mapping[str, tuple[str, ...]] = {"transformers": ("torch", "transformers")}
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 def engine_needs(engine: str) -> tuple[str, ...]:
@@ -137,8 +135,7 @@ def _first_of_each(reasons: Iterator[Reason]) -> tuple[Reason, ...]:
     """For each package its first reason; every remark."""
     kept: dict[str, Reason] = {}
     for reason in reasons:
-        match = _NAME.match(reason.requirement)
-        kept.setdefault(match[0].lower().replace("_", "-") if match else reason.why, reason)
+        kept.setdefault(package_name(reason.requirement) or reason.why, reason)
     return tuple(kept.values())
 
 

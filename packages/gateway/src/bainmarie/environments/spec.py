@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+
+_NAME = re.compile(r"\s*([A-Za-z0-9][\w.-]*)")
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,9 @@ class EnvironmentSpec:
     They are checked, never installed: what shall be installed stands in `packages`."""
     reasons: tuple[Reason, ...] = field(default=())
     """For inferred packages: each requirement with its reason, and remarks."""
+
+
+def package_name(requirement: str) -> str:
+    """The normalized name in a requirement: lower case, hyphens. Empty where there is none."""
+    match = _NAME.match(requirement)
+    return re.sub(r"[-_.]+", "-", match[1]).lower() if match else ""

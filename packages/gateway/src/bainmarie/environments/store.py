@@ -12,8 +12,11 @@ from pathlib import Path
 import uv
 
 from bainmarie.environments import lock as locks
+from bainmarie.environments.accelerator import require_accelerator
 from bainmarie.environments.build import build
 from bainmarie.environments.commands import clean_variables
+from bainmarie.environments.completing import completed
+from bainmarie.environments.diagnosis import ImportsMissing
 from bainmarie.environments.environment import Environment, read_marker
 from bainmarie.environments.existing import verify
 from bainmarie.environments.file_locks import hold
@@ -38,6 +41,12 @@ class EnvironmentStore:
         Parallel asks share one build, here and over processes; each `report` gets its progress and must not raise.
         A caller that is cancelled ends the build only if nobody else waits for it. EnvironmentFailed says why not.
         """
+        environment = await self._ensure(spec, report)
+        if spec.require == "gpu":
+            await require_accelerator(spec, environment, clean_variables(self._variables()))
+        return environment
+
+    async def _ensure(self, spec: EnvironmentSpec, report: Report) -> Environment:
         if spec.python_executable:
             variables = clean_variables(self._variables())
             return replace(await verify(spec, variables=variables, cwd=Path.cwd()), variables=dict(spec.variables))
@@ -108,9 +117,25 @@ class EnvironmentStore:
         await asyncio.to_thread(self._make_root, spec)
         try:
             lock = await self._lock(wish, spec, settings, program, report)
-            return await build(spec, lock, settings, root=self._root, uv=program, report=report)
+            try:
+                return await build(spec, lock, settings, root=self._root, uv=program, report=report)
+            except ImportsMissing as failure:
+                more = completed(spec, failure)
+                if more is None:
+                    raise
+                added = ", ".join(more.packages[len(spec.packages) :])
+                report(Progress("preflight", None, f"{failure.message}; adding {added}, in a new environment"))
+                return await self._make_complete(wish, more, program, report)
         except OSError as error:
             raise self._not_writable(spec, error) from error
+
+    async def _make_complete(self, wish: str, spec: EnvironmentSpec, program: str, report: Report) -> Environment:
+        """Build a completed spec; the wish that lacked something has its lock from then on."""
+        settings = self._indexes(spec)
+        lock = await self._lock(locks.wish_digest(spec, settings), spec, settings, program, report)
+        environment = await build(spec, lock, settings, root=self._root, uv=program, report=report)
+        await asyncio.to_thread(locks.save_lock, self._lock_file(wish), lock)
+        return environment
 
     def _make_root(self, spec: EnvironmentSpec) -> None:
         try:

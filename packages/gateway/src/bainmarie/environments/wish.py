@@ -15,17 +15,20 @@ Check = Callable[[ModelSpec], None]
 Infer = Callable[[Sequence[ModelSpec]], EnvironmentSpec]
 
 
-def wish(
-    catalog: Catalog, models: Sequence[ModelSpec], check: Check = check_model_files, infer: Infer = infer
-) -> EnvironmentSpec:
-    """The spec for models that share a worker, the base first.
+def counted(models: Sequence[ModelSpec], check: Check = check_model_files) -> list[ModelSpec]:
+    """Of models that share a worker, the base first: the base alone, then the adapters that are fit.
 
-    An adapter that is not fit does not count: it fails alone, when it is loaded.
+    A broken adapter asks for nothing: it fails alone, when it is loaded.
     """
-    base = replace(models[0], adapter=None)
+    return [replace(models[0], adapter=None), *(model for model in models if model.adapter and _is_fit(model, check))]
+
+
+def wish(catalog: Catalog, models: Sequence[ModelSpec], infer: Infer = infer) -> EnvironmentSpec:
+    """The spec for what `counted` gave."""
+    base = models[0]
     if base.environment != "auto":
         return replace(catalog.environments[base.environment], needs=engine_needs(base.engine))
-    return infer([base, *(model for model in models if model.adapter and _is_fit(model, check))])
+    return infer(models)
 
 
 def _is_fit(model: ModelSpec, check: Check) -> bool:

@@ -11,8 +11,9 @@ from typing import Protocol
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
 from bainmarie.environments.environment import Environment
+from bainmarie.environments.fit import check_fit
 from bainmarie.environments.spec import EnvironmentSpec
-from bainmarie.environments.wish import wish
+from bainmarie.environments.wish import counted, wish
 from bainmarie.progress import Report
 from bainmarie.workers.launch import LaunchSpec
 
@@ -46,10 +47,12 @@ class Preparation:
     async def __call__(self, models: Sequence[ModelSpec], report: Report) -> LaunchSpec:
         """LoadFailed where the base's files are not fit; EnvironmentFailed. A broken adapter is left for later."""
         launch = engine(models[0].engine)
-        spec = await asyncio.to_thread(self._wish, models)
+        fit = await asyncio.to_thread(self._counted, models)
+        spec = await asyncio.to_thread(wish, self._catalog, fit, self._infer)
         environment = await self._environments.ensure(spec, report)
+        await asyncio.to_thread(check_fit, fit, environment)
         return launch(models, environment, self._home, self._environ)
 
-    def _wish(self, models: Sequence[ModelSpec]) -> EnvironmentSpec:
+    def _counted(self, models: Sequence[ModelSpec]) -> list[ModelSpec]:
         self._check(replace(models[0], adapter=None))
-        return wish(self._catalog, models, self._check, self._infer)
+        return counted(models, self._check)
