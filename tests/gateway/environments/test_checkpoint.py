@@ -92,7 +92,7 @@ def test_pickled_weights_are_refused_with_the_reason(tmp_path: Path) -> None:
 def test_missing_shard_is_named(tmp_path: Path) -> None:
     model = make_model(tmp_path / "m")
     (model / "model.safetensors").rename(model / "model-1.safetensors")
-    weight_map = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    weight_map = {**dict.fromkeys(llama_shapes(), "model-1.safetensors"), "b": "model-2.safetensors"}
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     error = refused(model)
     assert "1 of 2 weight files" in error.message
