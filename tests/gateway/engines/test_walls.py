@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -64,14 +65,14 @@ def test_the_poison_works(poisoned: Path) -> None:
     assert {line.split()[1] for line in poisoned.read_text().splitlines()} >= {"sitecustomize", "transformers"}
 
 
-async def test_the_workers_path_and_versions_are_the_environments_alone(
+def test_the_workers_path_and_versions_are_the_environments_alone(
     tmp_path: Path, make_wheel: Callable[..., Path], poisoned: Path
 ) -> None:
     source = "__version__ = '1.0'\nAutoModelForCausalLM = AutoTokenizer = None\n"
     wheels = make_wheel("transformers", "1.0", source=source)
     spec = EnvironmentSpec(name="small", packages=("transformers==1.0",), find_links=(str(wheels),))
     home = tmp_path / "home"
-    environment = await EnvironmentStore(home).ensure(spec, lambda progress: None)
+    environment = asyncio.run(EnvironmentStore(home).ensure(spec, lambda progress: None))
     assert environment.path is not None
     (home / "transformers").mkdir()
     (home / "transformers" / "__init__.py").write_text("__version__ = 'from the working directory'\n")

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bainmarie.cli import env_lock, terminal
-from bainmarie.cli.options import config_option, json_option
+from bainmarie.cli import env_disk, env_lock
+from bainmarie.cli.options import config_option
 
 if TYPE_CHECKING:
     from bainmarie.environments.environment import Environment
     from bainmarie.environments.spec import EnvironmentSpec
 
-SHOWN = ("torch", "transformers", "peft")
-"""Packages whose versions stand in the table."""
-
 
 @click.group()
 def env() -> None:
     """See and build the models' environments."""
-
-
-@env.command("ls")
-@json_option
-def ls(as_json: bool) -> None:
-    """List the environments that are built."""
-    from bainmarie.cli.place import home
-    from bainmarie.environments.store import EnvironmentStore
-
-    environments = EnvironmentStore(home()).list()
-    if as_json:
-        terminal.print_json([_told(environment) for environment in environments])
-        return
-    if not environments:
-        terminal.say("no environment is built yet; one is when a model is first loaded, or with: bain env sync")
-        return
-    from rich.table import Table
-
-    table = Table("environment", "digest", "python", *SHOWN, "path", box=None, pad_edge=False, header_style="bold")
-    for environment in environments:
-        versions = [environment.versions.get(package, "") for package in SHOWN]
-        path = str(environment.path or environment.python)
-        table.add_row(environment.name, environment.digest[:12], environment.python_version, *versions, path)
-    terminal.console(sys.stdout).print(table)
 
 
 @env.command()
@@ -83,18 +55,6 @@ def sync(models: tuple[str, ...]) -> None:
         click.echo(f"{name}: {environment.path or environment.python}")
 
 
-def _told(environment: Environment) -> dict[str, object]:
-    return {
-        "name": environment.name,
-        "digest": environment.digest,
-        "path": str(environment.path) if environment.path else None,
-        "python": str(environment.python),
-        "python_version": environment.python_version,
-        "versions": dict(environment.versions),
-        "created": environment.created,
-    }
-
-
-for command in env_lock.COMMANDS:
+for command in (*env_disk.COMMANDS, *env_lock.COMMANDS):
     env.add_command(command)
 COMMANDS = {"env": env}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from bainmarie.environments.existing import verify
 from bainmarie.environments.file_locks import hold
 from bainmarie.environments.indexes import Indexes, indexes
 from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.sweep import Verdict, last_use, note_use, sweep
 from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress, Report
 
@@ -42,6 +43,8 @@ class EnvironmentStore:
         A caller that is cancelled ends the build only if nobody else waits for it. EnvironmentFailed says why not.
         """
         environment = await self._ensure(spec, report)
+        if environment.path is not None:
+            await asyncio.to_thread(note_use, self._root, environment.digest)
         if spec.require == "gpu":
             await require_accelerator(spec, environment, clean_variables(self._variables()))
         return environment
@@ -86,6 +89,15 @@ class EnvironmentStore:
         """Every finished environment, oldest first."""
         found = [read_marker(path) for path in self._root.glob("*") if path.is_dir()]
         return sorted(filter(None, found), key=lambda environment: environment.created)
+
+    def last_use(self, environment: Environment) -> float:
+        """When it was last asked for, in seconds since the epoch; 0 if never."""
+        return last_use(self._root, environment.digest)
+
+    def sweep(self, wanted: Iterable[EnvironmentSpec], *, dry_run: bool = False) -> Iterator[Verdict]:
+        """Remove what none of these specs wants and nobody uses; see `sweep`."""
+        found = (self.find(spec) for spec in wanted)
+        return sweep(self._root, {environment.digest for environment in found if environment}, dry_run=dry_run)
 
     def _find(self, wish: str) -> Environment | None:
         lock = locks.read_lock(self._lock_file(wish))
