@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bainmarie.environments.bytecode import share_bytecode
 from bainmarie.environments.commands import run_command
 from bainmarie.environments.diagnosis import raise_problems
 from bainmarie.environments.environment import MARKER, Environment, interpreter_in, read_marker, write_marker
@@ -73,6 +74,8 @@ class _Builder:
     async def build(self) -> Environment:
         await self._make()
         await self._install()
+        siblings = await asyncio.to_thread(self._siblings)
+        await asyncio.to_thread(share_bytecode, self._path, siblings, self._lock.tag)
         inspection = await self._preflight()
         environment = Environment(
             name=self._spec.name,
@@ -111,6 +114,12 @@ class _Builder:
             *self._indexes.backend_arguments,
             progress=progress,
         )
+
+    def _siblings(self) -> list[Path]:
+        """Finished environments, the newest first."""
+        found = [read_marker(path) for path in self._path.parent.glob("*") if path != self._path]
+        newest = sorted(filter(None, found), key=lambda environment: environment.created, reverse=True)
+        return [environment.path for environment in newest if environment.path]
 
     async def _preflight(self) -> Inspection:
         imports = (*WORKER_IMPORTS, *checked_imports(self._spec.packages))

@@ -107,18 +107,22 @@ async def _index(program: str, settings: Indexes) -> Finding:
 
 
 async def _accelerator() -> Finding:
-    for place, name in _DRIVERS:
-        if Path(place).exists():
-            program = shutil.which("nvidia-smi") if name.startswith("NVIDIA") else None
-            if program is None:
-                return Finding("good", "accelerator", f"{name} is loaded")
-            query = (program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-            told = await run_command(query, variables=os.environ, cwd=Path.cwd())
-            if told.code:
-                remedy = "Reinstall the driver, or reboot after its update."
-                return Finding("bad", "accelerator", f"{name}: nvidia-smi fails: {told.stdout.strip()}", remedy)
-            return Finding("good", "accelerator", "; ".join(told.stdout.strip().splitlines()))
-    return Finding("note", "accelerator", "no NVIDIA or AMD driver: models run on the CPU")
+    name = _driver()
+    if not name:
+        return Finding("note", "accelerator", "no NVIDIA or AMD driver: models run on the CPU")
+    program = shutil.which("nvidia-smi") if name.startswith("NVIDIA") else None
+    if program is None:
+        return Finding("good", "accelerator", f"{name} is loaded")
+    query = (program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    told = await run_command(query, variables=os.environ, cwd=Path.cwd())
+    if told.code:
+        remedy = "Reinstall the driver, or reboot after its update."
+        return Finding("bad", "accelerator", f"{name}: nvidia-smi fails: {told.stdout.strip()}", remedy)
+    return Finding("good", "accelerator", "; ".join(told.stdout.strip().splitlines()))
+
+
+def _driver() -> str:
+    return next((name for place, name in _DRIVERS if Path(place).exists()), "")
 
 
 def _environments(store: EnvironmentStore, has_gpu: bool) -> Iterator[Finding]:
