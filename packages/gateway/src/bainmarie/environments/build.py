@@ -12,20 +12,25 @@ from pathlib import Path
 from bainmarie.environments.bytecode import share_bytecode
 from bainmarie.environments.commands import run_command
 from bainmarie.environments.diagnosis import raise_problems
+from bainmarie.environments.disk import written
 from bainmarie.environments.environment import MARKER, Environment, interpreter_in, read_marker, write_marker
 from bainmarie.environments.failures import uv_failed
 from bainmarie.environments.file_locks import hold
-from bainmarie.environments.indexes import Indexes, without_credentials
+from bainmarie.environments.indexes import Indexes, names_torch, without_credentials
 from bainmarie.environments.inspection import Inspection, inspect
 from bainmarie.environments.lock import Lock
 from bainmarie.environments.needs import IMPORTS
 from bainmarie.environments.spec import EnvironmentSpec, package_name
 from bainmarie.environments.sync_progress import SyncProgress
+from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress, Report
 
 WORKER_IMPORTS = ("starlette", "uvicorn", "jinja2")
 _CHECKED_IMPORTS = ("torch", "transformers", "safetensors", "accelerate", "peft", "bitsandbytes")
 """Packages whose import is tried first in the preflight where the spec names them, in this order."""
+_ROOM = 16 << 20
+_ROOM_WITH_TORCH = 512 << 20
+"""Bytes. What is in uv's cache on the same disk takes no room again, so this is no estimate of the whole."""
 _LOCK_FILE = "requirements.lock"
 
 
@@ -72,6 +77,7 @@ class _Builder:
         self._keep_open = keep_open
 
     async def build(self) -> Environment:
+        await asyncio.to_thread(self._check_room)
         await self._make()
         await self._install()
         siblings = await asyncio.to_thread(self._siblings)
@@ -92,6 +98,18 @@ class _Builder:
         )
         await asyncio.to_thread(write_marker, environment, spec=_recorded(self._spec), lock=self._lock.text)
         return environment
+
+    def _check_room(self) -> None:
+        """EnvironmentFailed (disk_full) where not even the files that are never shared would fit."""
+        needed = _ROOM_WITH_TORCH if names_torch(self._spec.packages) else _ROOM
+        free = shutil.disk_usage(self._path.parent).free
+        if free < needed:
+            raise EnvironmentFailed(
+                f"environment {self._spec.name!r} needs room for {written(needed)} at the least in "
+                f"{self._path.parent}; there are {written(free)}",
+                hint="Free some space (`bain env gc` removes what no model wants), or set BAIN_HOME to another disk.",
+                code="disk_full",
+            )
 
     async def _make(self) -> None:
         await self._run_uv(

@@ -84,7 +84,7 @@ def _cache(cache: Path, home: Path) -> Finding:
 
 async def _index(program: str, settings: Indexes) -> Finding:
     """Whether the configured indexes answer, by resolving one small package anew."""
-    if settings.variables.get("UV_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if settings.offline:
         return Finding(
             "note", "indexes", "UV_OFFLINE is set: environments are built from uv's cache and find-links alone"
         )

@@ -26,6 +26,7 @@ from bainmarie.progress import Progress, Report
 WORKER_NEEDS = ("starlette>=0.40", "uvicorn>=0.30", "jinja2")
 """What every worker imports beside its model's packages: the same list as in packages/worker/pyproject.toml."""
 INDEX_FALLBACK = "the PyTorch index cannot be reached; using the default index"
+OFFLINE = "offline: from uv's cache and find-links alone"
 _FORMAT = 1
 """Raised when environments of earlier releases must not be used any more."""
 _DIGITS = 20
@@ -104,7 +105,7 @@ async def resolve(spec: EnvironmentSpec, indexes: Indexes, *, uv: str, cwd: Path
     if spec.lock:
         return await _named(spec, spec.lock, indexes, uv, cwd, report)
     named = ", ".join(spec.packages) or "the worker's own packages"
-    report(Progress("resolve", None, named))
+    report(Progress("resolve", None, f"{named} ({OFFLINE})" if indexes.offline else named))
     variables = indexes.variables
     interpreter = await find_interpreter(spec.python, uv=uv, variables=variables, cwd=cwd)
     compiled = await _compile(spec, indexes, interpreter.path, uv, variables, cwd)
