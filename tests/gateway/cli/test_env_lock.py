@@ -66,3 +66,16 @@ def test_a_lock_beside_packages_is_a_mistake(home, tmp_path: Path) -> None:
     told = home.bain("config", "validate", str(file))
     assert told.returncode == 3
     assert "own.yaml:4:5: environments.e has both 'lock' and 'packages'" in told.stderr
+
+
+def test_an_environment_travels_as_one_file(home, empty_home, tmp_path: Path) -> None:
+    bundle = tmp_path / "fake.tar"
+    packed = home.bain("env", "pack", "fake", "-o", str(bundle))
+    assert (packed.returncode, packed.stdout) == (0, f"{bundle}\n"), packed.stderr
+    file = tmp_path / "own.yaml"
+    file.write_text("models: {again: {engine: fake}}\n")
+    offline = {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "cold"), "BAIN_CONFIG": str(file)}
+    made = empty_home.bain("env", "unpack", str(bundle), env=offline)
+    assert made.returncode == 0, made.stderr
+    synced = empty_home.bain("env", "sync", "again", env=offline)
+    assert synced.stdout.split(": ")[1] == made.stdout.split(": ")[1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bainmarie.cli import env_disk, env_lock
+from bainmarie.cli import env_bundle, env_disk, env_lock
 from bainmarie.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -55,6 +55,6 @@ def sync(models: tuple[str, ...]) -> None:
         click.echo(f"{name}: {environment.path or environment.python}")
 
 
-for command in (*env_disk.COMMANDS, *env_lock.COMMANDS):
+for command in (*env_disk.COMMANDS, *env_lock.COMMANDS, *env_bundle.COMMANDS):
     env.add_command(command)
 COMMANDS = {"env": env}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bainmarie.environments.lock import Lock
     from bainmarie.environments.spec import EnvironmentSpec, Reason
     from bainmarie.environments.store import EnvironmentStore
-    from bainmarie.progress import Progress
 
 
 @click.command()
@@ -66,7 +65,7 @@ def lock(model: str) -> None:
     from bainmarie.environments.store import EnvironmentStore
 
     spec = wish_of(configuration().catalog(), model)
-    found = asyncio.run(EnvironmentStore(home()).lock(spec, _say))
+    found = asyncio.run(EnvironmentStore(home()).lock(spec, terminal.say_progress))
     click.echo(write_lock_file(found.exported), nl=False)
 
 
@@ -156,9 +155,9 @@ def _versions(name: str, catalog: Catalog, store: EnvironmentStore) -> Mapping[s
     if name in catalog.models:
         spec = wish_of(catalog, name)
         if spec.python_executable:
-            environment = asyncio.run(store.ensure(spec, _say))
+            environment = asyncio.run(store.ensure(spec, terminal.say_progress))
             return {"python": environment.python_version, **environment.versions}
-        return _locked(asyncio.run(store.lock(spec, _say)))
+        return _locked(asyncio.run(store.lock(spec, terminal.say_progress)))
     if Path(name).is_file():
         file = read_lock_file(Path(name), name)
         return {"python": file.python, **pins(file.requirements)}
@@ -177,10 +176,6 @@ def _locked(lock: Lock) -> Mapping[str, str]:
 
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
-
-
-def _say(progress: Progress) -> None:
-    terminal.say(f"{progress.stage}: {progress.detail}")
 
 
 COMMANDS = (explain, lock, diff)

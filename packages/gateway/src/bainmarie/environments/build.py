@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bainmarie.environments.bundle import Bundle, unpack_files
 from bainmarie.environments.bytecode import share_bytecode
 from bainmarie.environments.commands import run_command
 from bainmarie.environments.diagnosis import raise_problems
@@ -35,10 +36,18 @@ _LOCK_FILE = "requirements.lock"
 
 
 async def build(
-    spec: EnvironmentSpec, lock: Lock, indexes: Indexes, *, root: Path, uv: str, report: Report
+    spec: EnvironmentSpec,
+    lock: Lock,
+    indexes: Indexes,
+    *,
+    root: Path,
+    uv: str,
+    report: Report,
+    bundle: Bundle | None = None,
 ) -> Environment:
     """Build what the lock says in `root`/<digest>, or return what is finished there.
 
+    With `bundle` the files come from it, and no index is asked.
     One builder at a time, over all processes; the others wait and find the result. On a failure and on a cancel no
     marker and, where there is time, no directory is left. EnvironmentFailed carries uv's own cause.
     """
@@ -52,7 +61,7 @@ async def build(
             return replace(finished, name=spec.name)
         await asyncio.to_thread(_remove, path)
         try:
-            return await _Builder(spec, lock, indexes, path, uv, report, descriptors).build()
+            return await _Builder(spec, lock, indexes, path, uv, report, descriptors, bundle).build()
         except BaseException:
             await asyncio.to_thread(_remove, path)
             raise
@@ -70,11 +79,13 @@ class _Builder:
         uv: str,
         report: Report,
         keep_open: Sequence[int],
+        bundle: Bundle | None,
     ) -> None:
         self._spec, self._lock, self._path, self._uv, self._report = spec, lock, path, uv, report
         self._indexes = indexes.with_backend(lock.torch_backend)
         self._variables = indexes.variables
         self._keep_open = keep_open
+        self._bundle = bundle
 
     async def build(self) -> Environment:
         await asyncio.to_thread(self._check_room)
@@ -124,6 +135,10 @@ class _Builder:
         (self._path / _LOCK_FILE).write_text(self._lock.text, encoding="utf-8")
 
     async def _install(self) -> None:
+        if self._bundle is not None:
+            self._report(Progress("install", None, f"{self._lock.count} packages from {self._bundle.path}"))
+            await asyncio.to_thread(unpack_files, self._bundle, self._path)
+            return
         progress = SyncProgress(self._lock.count, self._report)
         await self._run_uv(
             *("install", "pip", "sync", str(self._path / _LOCK_FILE), "--require-hashes"),

@@ -129,15 +129,22 @@ async def resolve(spec: EnvironmentSpec, indexes: Indexes, *, uv: str, cwd: Path
 
 async def _named(spec: EnvironmentSpec, path: str, indexes: Indexes, uv: str, cwd: Path, report: Report) -> Lock:
     wanted = await asyncio.to_thread(read_lock_file, Path(path), spec.name)
+    lock = await lock_here(wanted, f"environment {spec.name!r}: {path}", indexes, uv=uv, cwd=cwd)
+    report(Progress("resolve", 1.0, f"{lock.count} packages, from {path}", lock.count, lock.count, "packages"))
+    return lock
+
+
+async def lock_here(wanted: LockFile, where: str, indexes: Indexes, *, uv: str, cwd: Path) -> Lock:
+    """An exported lock with an interpreter of this machine; EnvironmentFailed where it was made for another kind."""
     interpreter = await find_interpreter(wanted.python, uv=uv, variables=indexes.variables, cwd=cwd)
     if (interpreter.tag, interpreter.platform) != (wanted.tag, wanted.platform):
         there = f"{interpreter.tag} on {interpreter.platform}"
         raise EnvironmentFailed(
-            f"environment {spec.name!r}: {path} was locked for {wanted.tag} on {wanted.platform}, this is {there}",
+            f"{where} was locked for {wanted.tag} on {wanted.platform}, this is {there}",
             hint="A lock holds for one platform: lock again on this one with `bain env lock`.",
             code="lock_other_platform",
         )
-    lock = Lock(
+    return Lock(
         text=wanted.requirements,
         interpreter=str(interpreter.path),
         python_version=interpreter.version,
@@ -145,8 +152,6 @@ async def _named(spec: EnvironmentSpec, path: str, indexes: Indexes, uv: str, cw
         platform=interpreter.platform,
         torch_backend=wanted.torch_backend,
     )
-    report(Progress("resolve", 1.0, f"{lock.count} packages, from {path}", lock.count, lock.count, "packages"))
-    return lock
 
 
 async def _compile(

@@ -47,6 +47,12 @@ def read_lock_file(path: Path, environment: str) -> LockFile:
         raise EnvironmentFailed(f"{where} does not exist", hint=hint, code="lock_not_found") from None
     except (OSError, UnicodeDecodeError) as error:
         raise EnvironmentFailed(f"{where} cannot be read: {error}", hint=hint, code="lock_unreadable") from error
+    return parse_lock(text, where)
+
+
+def parse_lock(text: str, where: str) -> LockFile:
+    """As `read_lock_file`; `where` begins the message."""
+    hint = "Write one with: bain env lock MODEL > FILE"
     lines = text.splitlines(keepends=True)
     head = [re.match(rf"# {key}: ?(.*)$", line) for key, line in zip(_KEYS, lines, strict=False)]
     if len(head) < len(_KEYS) or not all(head):

@@ -14,6 +14,7 @@ import uv
 from bainmarie.environments import lock as locks
 from bainmarie.environments.accelerator import require_accelerator
 from bainmarie.environments.build import build
+from bainmarie.environments.bundle import Bundle
 from bainmarie.environments.commands import clean_variables
 from bainmarie.environments.completing import completed
 from bainmarie.environments.diagnosis import ImportsMissing
@@ -74,6 +75,26 @@ class EnvironmentStore:
             return saved
         await asyncio.to_thread(self._make_root, spec)
         return await self._lock(wish, spec, settings, uv.find_uv_bin(), report)
+
+    async def unpack(self, bundle: Bundle, wanted: Iterable[EnvironmentSpec], report: Report) -> Environment:
+        """Make the environment of a bundle, without network. Specs among `wanted` that ask for just that have it then.
+
+        EnvironmentFailed: made for another platform, no such Python, not fit.
+        """
+        packed = EnvironmentSpec(name=bundle.name, python=bundle.python, packages=bundle.packages)
+        settings = self._indexes(packed)
+        await asyncio.to_thread(self._make_root, packed)
+        program = uv.find_uv_bin()
+        lock = await locks.lock_here(bundle.lock, str(bundle.path), settings, uv=program, cwd=self._root)
+        try:
+            environment = await build(packed, lock, settings, root=self._root, uv=program, report=report, bundle=bundle)
+        except OSError as error:
+            raise self._not_writable(packed, error) from error
+        for spec in (packed, *wanted):
+            if not spec.lock and (spec.python, spec.packages) == (packed.python, packed.packages):
+                file = self._lock_file(locks.wish_digest(spec, self._indexes(spec)))
+                await asyncio.to_thread(locks.save_lock, file, lock)
+        return environment
 
     def find(self, spec: EnvironmentSpec) -> Environment | None:
         """The finished environment for a spec, without building or running anything.
