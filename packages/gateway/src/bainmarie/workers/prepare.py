@@ -12,6 +12,7 @@ from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.fit import check_fit
+from bainmarie.environments.hub_access import check_hub_access
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.wish import counted, wish
 from bainmarie.progress import Report
@@ -54,5 +55,7 @@ class Preparation:
         return launch(models, environment, self._home, self._environ)
 
     def _counted(self, models: Sequence[ModelSpec]) -> list[ModelSpec]:
-        self._check(replace(models[0], adapter=None))
+        base = replace(models[0], adapter=None)
+        self._check(base)
+        check_hub_access(base, self._environ)
         return counted(models, self._check)
