@@ -14,6 +14,7 @@ import pytest
 
 from bainmarie.environments.bundle import Bundle, pack, read_bundle
 from bainmarie.environments.environment import Environment, read_marker
+from bainmarie.environments.lock_file import write_lock_file
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore
 from bainmarie.errors import EnvironmentFailed
@@ -128,3 +129,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(EnvironmentFailed, match=name) as failure:
             read_bundle(tmp_path / name)
         assert failure.value.code == "bundle_unreadable"
+
+
+async def test_a_bundle_of_a_lock_answers_no_other_wish(tmp_path: Path, spec: EnvironmentSpec) -> None:
+    _, there = await packed(tmp_path / "here", spec, tmp_path / "e.tar")
+    (tmp_path / "six.lock").write_text(write_lock_file(read_bundle(tmp_path / "e.tar").lock))
+    locked = EnvironmentSpec(name="locked", lock=str(tmp_path / "six.lock"))
+    bundle, _ = await packed(tmp_path / "here", locked, tmp_path / "locked.tar")
+    store = without_network(tmp_path)
+    nothing = EnvironmentSpec(name="auto")
+    made = await store.unpack(bundle, [nothing, locked], lambda progress: None)
+    assert made.digest == there.digest
+    assert store.find(nothing) is None
+    assert (await store.ensure(locked, lambda progress: None)).digest == made.digest

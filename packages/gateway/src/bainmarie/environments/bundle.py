@@ -37,14 +37,20 @@ class Bundle:
     name: str
     python: str
     """The wish that it was made for: version, and packages."""
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] | None
+    """None where the wish was a lock."""
     root: str
     """Where the environment stood, which its scripts name."""
 
 
 def pack(spec: EnvironmentSpec, lock: LockFile, environment: Path, bundle: Path) -> None:
     """Write the bundle; a file of that name is replaced only when the new one is whole."""
-    head = {"format": _FORMAT, "name": spec.name, "python": spec.python, "packages": spec.packages}
+    head = {
+        "format": _FORMAT,
+        "name": spec.name,
+        "python": spec.python,
+        "packages": None if spec.lock else spec.packages,
+    }
     head["root"] = str(environment)
     temporary = bundle.with_name(f".{bundle.name}.{os.getpid()}")
     try:
@@ -66,7 +72,7 @@ def read_bundle(path: Path) -> Bundle:
             lock = _text(archive, _LOCK)
             if head["format"] != _FORMAT:
                 raise ValueError(f"its format {head['format']} is not known")
-            packages = tuple(map(str, head["packages"]))
+            packages = None if head["packages"] is None else tuple(map(str, head["packages"]))
             return Bundle(
                 path, parse_lock(lock, f"the lock in {path}"), head["name"], head["python"], packages, head["root"]
             )

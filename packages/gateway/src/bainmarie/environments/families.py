@@ -95,6 +95,11 @@ _PLAIN_TORCH_SINCE: Mapping[str, str] = {"jamba": "5.15", "zamba": "5.15"}
 """Releases from which no compiled kernels are needed, where that is later than the type itself."""
 
 
+def known_types() -> set[str]:
+    """Every type of the table."""
+    return set(_FIRST)
+
+
 def first_release(model_type: str) -> str:
     """The minor release of transformers that brought the type; empty where none is known."""
     return _FIRST.get(model_type, "")

@@ -81,7 +81,7 @@ class EnvironmentStore:
 
         EnvironmentFailed: made for another platform, no such Python, not fit.
         """
-        packed = EnvironmentSpec(name=bundle.name, python=bundle.python, packages=bundle.packages)
+        packed = EnvironmentSpec(name=bundle.name, python=bundle.python, packages=bundle.packages or ())
         settings = self._indexes(packed)
         await asyncio.to_thread(self._make_root, packed)
         program = uv.find_uv_bin()
@@ -91,7 +91,7 @@ class EnvironmentStore:
         except OSError as error:
             raise self._not_writable(packed, error) from error
         for spec in (packed, *wanted):
-            if not spec.lock and (spec.python, spec.packages) == (packed.python, packed.packages):
+            if not spec.lock and (spec.python, spec.packages) == (bundle.python, bundle.packages):
                 file = self._lock_file(locks.wish_digest(spec, self._indexes(spec)))
                 await asyncio.to_thread(locks.save_lock, file, lock)
         return environment
@@ -104,7 +104,7 @@ class EnvironmentStore:
         if spec.python_executable:
             return None
         environment = self._find(locks.wish_digest(spec, self._indexes(spec)))
-        return _as_wished(environment, spec) if environment else None
+        return replace(environment, name=spec.name, variables=dict(spec.variables)) if environment else None
 
     def list(self) -> list[Environment]:
         """Every finished environment, oldest first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,9 @@ def sweep(root: Path, marked: Collection[str], *, dry_run: bool = False) -> Iter
 
 
 def note_use(root: Path, digest: str) -> None:
-    """Remember that this environment was asked for now."""
-    _used_file(root, digest).touch()
+    """Remember that this environment was asked for now. Where that cannot be written, nothing can be removed either."""
+    with suppress(OSError):
+        _used_file(root, digest).touch()
 
 
 def last_use(root: Path, digest: str) -> float:
