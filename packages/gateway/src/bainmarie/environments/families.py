@@ -26,7 +26,7 @@ _SINCE: Mapping[str, str] = {
     "4.39": "cohere llava_next mamba musicgen_melody starcoder2 udop",
     "4.40": "dbrx idefics2 jamba olmo qwen2_moe recurrent_gemma",
     "4.41": "jetmoe paligemma phi3 video_llava",
-    "4.42": "gemma2 instructblipvideo llava-next-video",
+    "4.42": "gemma2 instructblipvideo",
     "4.43": "chameleon",
     "4.44": "mamba2 nemotron",
     "4.45": (
