@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bainmarie.environments.commands import clean_variables
+from bainmarie.environments.environment import Environment, read_marker
 from bainmarie.environments.interpreters import find_interpreter
 from bainmarie.errors import EnvironmentFailed
 
@@ -35,6 +36,14 @@ def there(python: str) -> bool:
     return True
 
 
+def environment_of(gateway: Any) -> Environment:
+    """What the gateway's one worker runs in."""
+    programs = {Path(process.cmdline()[0]) for process in gateway.processes()}
+    found = [read_marker(program.parents[1]) for program in programs if program.parent.name == "bin"]
+    (environment,) = filter(None, found)
+    return environment
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_worker_runs_in_every_python(python: str, start_gateway: Callable[[str], Any]) -> None:
     if not there(python):
@@ -44,6 +53,7 @@ def test_the_worker_runs_in_every_python(python: str, start_gateway: Callable[[s
     answer = gateway.chat("f", "hello")
     assert answer["choices"][0]["message"]["content"]
     assert answer["choices"][0]["finish_reason"]
+    assert environment_of(gateway).python_version.startswith(f"{python}.")
 
 
 @pytest.mark.timeout(900)
@@ -54,3 +64,4 @@ def test_a_model_answers_in_every_transformers(release: str, start_gateway: Call
     plain = gateway.chat("demo", "What is 17 * 23?", max_tokens=24)
     assert plain["choices"][0]["message"]["content"] or plain["choices"][0]["message"].get("tool_calls")
     assert gateway.chat("demo-pirate", "Hello", max_tokens=8)["model"] == "demo-pirate"
+    assert environment_of(gateway).versions["transformers"] == release
