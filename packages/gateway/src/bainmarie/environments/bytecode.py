@@ -23,10 +23,11 @@ def share_bytecode(path: Path, siblings: Iterable[Path], tag: str) -> int:
     """
     linked = 0
     for sibling in list(siblings)[:_MOST_SIBLINGS]:
-        for source, compiled in _compiled(sibling, tag):
-            ours = path / source
-            if _same_file(ours, sibling / source):
-                linked += _link(sibling / compiled, path / compiled)
+        found = list(_compiled(sibling, tag))
+        same = [compiled for source, compiled in found if _same_file(path / source, sibling / source)]
+        linked += sum(_link(sibling / compiled, path / compiled) for compiled in same)
+        if 2 * len(same) > len(found):  # what another one could add is little, and looking costs a second
+            break
     return linked
 
 

@@ -12,6 +12,7 @@ error), `identity` (this is not the interpreter that was meant). Exit code 0 als
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import json
@@ -21,6 +22,7 @@ import sys
 
 
 def main() -> None:
+    gc.disable()  # imports make many objects and little garbage
     question = json.loads(sys.argv[1])
     problems = []
     prefix = question["prefix"]
