@@ -37,3 +37,13 @@ def test_gc_removes_what_the_configuration_does_not_want(empty_home, tmp_path: P
         "removed",
     ]
     assert len(json.loads(empty_home.bain("env", "ls", "--json").stdout)) == 1
+
+
+def test_ls_shows_interpreters_that_are_used_as_they_are(empty_home, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    named = {"own": {"python_executable": "/usr/bin/python3"}}
+    file.write_text(json.dumps({"environments": named, "models": {"m": {"engine": "fake", "environment": "own"}}}))
+    told = empty_home.bain("env", "ls", "--config", str(file))
+    assert "own: /usr/bin/python3, used as it is by m" in told.stderr
+    rows = json.loads(empty_home.bain("env", "ls", "--json", "--config", str(file)).stdout)
+    assert rows == [{"name": "own", "digest": None, "python": "/usr/bin/python3", "models": ["m"]}]

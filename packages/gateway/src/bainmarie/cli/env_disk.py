@@ -34,14 +34,18 @@ def ls(as_json: bool) -> None:
     from bainmarie.environments.disk import disk, written
     from bainmarie.environments.store import EnvironmentStore
 
-    store = EnvironmentStore(home())
+    catalog, store = configuration().catalog(), EnvironmentStore(home())
     environments = store.list()
-    users = _users(configuration().catalog(), store)
+    users = _users(catalog, store)
+    own = _used_as_they_are(catalog)
     sizes = {environment.digest: disk([_path(environment)]) for environment in environments}
     if as_json:
         told = [_told(each, users.get(each.digest, []), sizes[each.digest], store) for each in environments]
+        told += [{"name": name, "digest": None, "python": python, "models": models} for name, python, models in own]
         terminal.print_json(told)
         return
+    for name, python, models in own:
+        terminal.say(f"{name}: {python}, used as it is by {', '.join(models) or 'no model'}")
     if not environments:
         terminal.say("no environment is built yet; one is when a model is first loaded, or with: bain env sync")
         return
@@ -97,6 +101,15 @@ def _users(catalog: Catalog, store: EnvironmentStore) -> dict[str, list[str]]:
             models = [model.name for model in catalog.sharing(catalog.get(name))]
             users.setdefault(environment.digest, []).extend(models)
     return users
+
+
+def _used_as_they_are(catalog: Catalog) -> list[tuple[str, str, list[str]]]:
+    """Name, interpreter and models of each environment that the user made."""
+    return [
+        (name, spec.python_executable, [model.name for model in catalog if model.environment == name])
+        for name, spec in catalog.environments.items()
+        if spec.python_executable
+    ]
 
 
 def _path(environment: Environment) -> Path:
