@@ -114,7 +114,7 @@ def test_a_missing_pickled_shard_is_named_where_pickles_are_allowed(tmp_path: Pa
 def test_missing_shard_is_named(tmp_path: Path) -> None:
     model = make_model(tmp_path / "m")
     (model / "model.safetensors").rename(model / "model-1.safetensors")
-    weight_map = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    weight_map = {**dict.fromkeys(llama_shapes(), "model-1.safetensors"), "b": "model-2.safetensors"}
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     error = refused(model)
     assert "1 of 2 weight files" in error.message
@@ -253,3 +253,16 @@ def test_pickled_adapter_is_refused(tmp_path: Path) -> None:
     assert "pickle" in error.message
     assert "allow_pickle: true" in error.hint
     check_model_files(replace(spec_of(tmp_path / "m", adapter), allow_pickle=True))
+
+
+def test_a_tensor_of_the_index_that_its_file_lacks(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    placed = dict.fromkeys(llama_shapes(), "model.safetensors")
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": placed}))
+    check_model_files(spec_of(model))
+    index.write_text(json.dumps({"weight_map": {**placed, "lm_head.weight": "model.safetensors"}}))
+    error = refused(model)
+    assert error.code == "model_incomplete"
+    assert "lacks 1 of the tensors" in error.message
+    assert "lm_head.weight" in error.message

@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.infer import BITSANDBYTES, PEFT, TORCH, TRANSFORMERS, engine_needs, infer
+from bainmarie.environments.spec import EnvironmentSpec
 
 from .checkpoints import LLAMA, make_adapter, make_model
+from .shapes import ALL, Shape
 
 CORE = {f"torch=={TORCH}", f"transformers=={TRANSFORMERS}", "safetensors>=0.4.3"}
 
 
 def names(packages: tuple[str, ...]) -> set[str]:
-    return {package.split("=")[0].split(">")[0] for package in packages}
+    return {re.split(r"[\[=<>]", package)[0].replace("_", "-") for package in packages}
+
+
+def why(spec: EnvironmentSpec) -> dict[str, str]:
+    return {reason.requirement: reason.why for reason in spec.reasons}
+
+
+@pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.name)
+def test_shapes_of_real_models(tmp_path: Path, shape: Shape) -> None:
+    model = tmp_path / "m"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(shape.config))
+    for file in shape.files:
+        (model / file).write_bytes(b"")
+    if shape.code:
+        (model / "modeling_x.py").write_text(shape.code)
+    options = {"trust_remote_code": bool(shape.code), **shape.options}
+    spec = infer([ModelSpec("m", model=str(model), **options)])
+    wanted = shape.transformers or f"transformers=={TRANSFORMERS}"
+    assert [package for package in spec.packages if package.startswith("transformers")] == [wanted]
+    assert names(spec.packages) - names(tuple(CORE)) == set(shape.expected.split())
+    assert shape.since in why(spec)[wanted]
+    remarks = [reason.why for reason in spec.reasons if not reason.requirement]
+    assert any(shape.remark in remark for remark in remarks) if shape.remark else remarks == []
+    assert all((model / reason.source).exists() for reason in spec.reasons if reason.source.endswith((".json", ".py")))
+
+
+def test_there_are_enough_shapes() -> None:
+    assert len(ALL) >= 60
+    assert len({shape.name for shape in ALL}) == len(ALL)
+
+
+def test_unknown_architecture_gets_the_newest_and_says_so(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", {**LLAMA, "model_type": "nobody_knows"})
+    reason = why(infer([ModelSpec("m", model=str(model))]))[f"transformers>={TRANSFORMERS}"]
+    assert "nobody_knows" in reason
+    assert "the newest there is" in reason
 
 
 def test_plain_model(tmp_path: Path) -> None:
@@ -24,8 +63,9 @@ def test_plain_model(tmp_path: Path) -> None:
     assert set(spec.packages) == CORE
     assert spec.name == "auto"
     assert spec.needs == engine_needs("transformers") == ("torch", "transformers")
-    assert [package for package, _ in spec.reasons] == list(spec.packages)
-    assert "model_type llama" in dict(spec.reasons)[f"transformers=={TRANSFORMERS}"]
+    assert [reason.requirement for reason in spec.reasons] == list(spec.packages)
+    assert all(reason.why and reason.source for reason in spec.reasons)
+    assert "model_type llama" in why(spec)[f"transformers=={TRANSFORMERS}"]
 
 
 def test_same_files_give_the_same_spec(tmp_path: Path) -> None:
@@ -53,7 +93,7 @@ def test_adapter_saved_by_a_newer_peft(tmp_path: Path) -> None:
 def test_quantization_brings_bitsandbytes(tmp_path: Path, quantization: str) -> None:
     spec = infer([ModelSpec("m", model=str(make_model(tmp_path / "m")), quantization=quantization)])
     assert f"bitsandbytes=={BITSANDBYTES}" in spec.packages
-    assert quantization in dict(spec.reasons)[f"bitsandbytes=={BITSANDBYTES}"]
+    assert quantization in why(spec)[f"bitsandbytes=={BITSANDBYTES}"]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +126,8 @@ def test_tokenizer_files_count_without_tokenizer_json(tmp_path: Path, file: str,
     assert set(infer([ModelSpec("m", model=str(model))]).packages) == CORE
     (model / "tokenizer.json").unlink()
     spec = infer([ModelSpec("m", model=str(model))])
-    assert set(spec.packages) - CORE == expected
-    assert file in dict(spec.reasons)[sorted(expected)[0]]
+    assert names(spec.packages) - names(tuple(CORE)) == expected
+    assert {reason.source for reason in spec.reasons if names((reason.requirement,)) <= expected} == {file}
 
 
 def test_config_of_a_newer_transformers(tmp_path: Path) -> None:
@@ -100,7 +140,7 @@ def test_remote_code_counts_only_where_it_may_run(tmp_path: Path) -> None:
     (model / "modeling_x.py").write_text("import torch\nfrom einops import rearrange\nimport open_clip\n")
     assert set(infer([ModelSpec("m", model=str(model))]).packages) == CORE
     spec = infer([ModelSpec("m", model=str(model), trust_remote_code=True)])
-    assert set(spec.packages) - CORE == {"einops", "open_clip_torch"}
+    assert names(spec.packages) - names(tuple(CORE)) == {"einops", "open-clip-torch"}
 
 
 def test_fake_engine_needs_no_packages() -> None:
@@ -123,7 +163,7 @@ def test_hub_id_not_in_the_cache_is_a_guess_that_says_so(tmp_path: Path, monkeyp
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     spec = infer([ModelSpec("m", model="org/absent")])
     assert set(spec.packages) == CORE
-    assert "not in the cache" in dict(spec.reasons)[f"transformers=={TRANSFORMERS}"]
+    assert "not in the cache" in why(spec)[f"transformers=={TRANSFORMERS}"]
 
 
 def test_broken_files_are_not_its_error(tmp_path: Path) -> None:

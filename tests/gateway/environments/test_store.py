@@ -20,27 +20,7 @@ from bainmarie.environments.store import EnvironmentStore
 from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress
 
-BUILDER = """
-import asyncio, json, sys
-from pathlib import Path
-from bainmarie.environments.spec import EnvironmentSpec
-from bainmarie.environments.store import EnvironmentStore
-
-def report(progress):
-    print(progress.stage, flush=True)
-
-async def main():
-    spec = EnvironmentSpec(name="small", packages=tuple(sys.argv[2:]))
-    environment = await EnvironmentStore(Path(sys.argv[1])).ensure(spec, report)
-    print("made", environment.digest, environment.created, flush=True)
-
-asyncio.run(main())
-"""
-
-
-def start_builder(home: Path, *packages: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", BUILDER, str(home), *packages]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+from .builders import start_builder
 
 
 def version_inside(python: Path, package: str) -> str:
@@ -105,9 +85,9 @@ async def test_twenty_asks_in_one_process_are_one_build(tmp_path: Path, spec: En
 
 
 def test_asks_from_many_processes_are_one_build(tmp_path: Path) -> None:
-    builders = [start_builder(tmp_path, "six==1.16.0") for _ in range(6)]
+    builders = [start_builder(tmp_path, "six==1.16.0") for _ in range(20)]
     outputs = [builder.communicate(timeout=120) for builder in builders]
-    assert [builder.returncode for builder in builders] == [0] * 6, outputs
+    assert [builder.returncode for builder in builders] == [0] * 20, outputs
     made = {out.splitlines()[-1] for out, _ in outputs}
     assert len(made) == 1, "all see the same moment of creation"
     assert sum("preflight" in out for out, _ in outputs) == 1, "one of them did the work"
@@ -251,6 +231,22 @@ async def test_packages_that_exclude_one_another(
     with pytest.raises(EnvironmentFailed, match="unsatisfiable") as failure:
         await EnvironmentStore(tmp_path).ensure(spec, seen.append)
     assert failure.value.code == "packages_conflict"
+
+
+async def test_no_network(tmp_path: Path, spec: EnvironmentSpec, seen: list[Progress]) -> None:
+    nowhere = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+    environ = {**os.environ, **nowhere, "UV_CACHE_DIR": str(tmp_path / "cold")}
+    with pytest.raises(EnvironmentFailed) as failure:
+        await EnvironmentStore(tmp_path, environ).ensure(spec, seen.append)
+    assert failure.value.code == "no_network"
+    assert "UV_OFFLINE=1" in failure.value.hint
+
+
+async def test_offline_from_the_cache_says_so(tmp_path: Path, spec: EnvironmentSpec, seen: list[Progress]) -> None:
+    await EnvironmentStore(tmp_path / "warm").ensure(spec, lambda progress: None)
+    offline = EnvironmentStore(tmp_path / "offline", {**os.environ, "UV_OFFLINE": "1"})
+    assert (await offline.ensure(spec, seen.append)).versions["six"] == "1.16.0"
+    assert "offline: from uv's cache" in seen[0].detail
 
 
 async def test_python_that_is_not_there(tmp_path: Path, spec: EnvironmentSpec, seen: list[Progress]) -> None:

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bainmarie.cli import terminal
-from bainmarie.cli.options import config_option, json_option
+from bainmarie.cli import env_bundle, env_disk, env_lock
+from bainmarie.cli.options import config_option
 
 if TYPE_CHECKING:
-    from bainmarie.catalog import Catalog, ModelSpec
     from bainmarie.environments.environment import Environment
     from bainmarie.environments.spec import EnvironmentSpec
-
-SHOWN = ("torch", "transformers", "peft")
-"""Packages whose versions stand in the table."""
 
 
 @click.group()
 def env() -> None:
     """See and build the models' environments."""
-
-
-@env.command("ls")
-@json_option
-def ls(as_json: bool) -> None:
-    """List the environments that are built."""
-    from bainmarie.cli.place import home
-    from bainmarie.environments.store import EnvironmentStore
-
-    environments = EnvironmentStore(home()).list()
-    if as_json:
-        terminal.print_json([_told(environment) for environment in environments])
-        return
-    if not environments:
-        terminal.say("no environment is built yet; one is when a model is first loaded, or with: bain env sync")
-        return
-    from rich.table import Table
-
-    table = Table("environment", "digest", "python", *SHOWN, "path", box=None, pad_edge=False, header_style="bold")
-    for environment in environments:
-        versions = [environment.versions.get(package, "") for package in SHOWN]
-        path = str(environment.path or environment.python)
-        table.add_row(environment.name, environment.digest[:12], environment.python_version, *versions, path)
-    terminal.console(sys.stdout).print(table)
 
 
 @env.command()
@@ -61,11 +31,13 @@ def sync(models: tuple[str, ...]) -> None:
     from bainmarie.cli.loading import load_view
     from bainmarie.cli.place import configuration, home
     from bainmarie.cli.stages import StageClock
+    from bainmarie.cli.wishes import wishes
+    from bainmarie.environments.fit import check_fit
     from bainmarie.environments.store import EnvironmentStore
+    from bainmarie.environments.wish import counted
     from bainmarie.progress import Progress
 
     catalog = configuration().catalog()
-    chosen = [catalog.get(name) for name in models] or list(catalog)
     store = EnvironmentStore(home())
 
     async def build(name: str, spec: EnvironmentSpec) -> Environment:
@@ -80,35 +52,12 @@ def sync(models: tuple[str, ...]) -> None:
 
             return await store.ensure(spec, report)
 
-    for name, spec in _wishes(catalog, chosen):
+    for name, spec in wishes(catalog, models):
         environment = asyncio.run(build(name, spec))
+        check_fit(counted(catalog.sharing(catalog.get(name))), environment)
         click.echo(f"{name}: {environment.path or environment.python}")
 
 
-def _wishes(catalog: Catalog, chosen: list[ModelSpec]) -> Iterator[tuple[str, EnvironmentSpec]]:
-    """One environment for each worker, under the worker's first model's name."""
-    from bainmarie.environments.infer import infer
-
-    seen: set[str] = set()
-    for model in chosen:
-        if model.engine == "command" or model.worker_key in seen:
-            continue
-        seen.add(model.worker_key)
-        group = catalog.sharing(model)
-        named = group[0].environment
-        yield group[0].name, infer(group) if named == "auto" else catalog.environments[named]
-
-
-def _told(environment: Environment) -> dict[str, object]:
-    return {
-        "name": environment.name,
-        "digest": environment.digest,
-        "path": str(environment.path) if environment.path else None,
-        "python": str(environment.python),
-        "python_version": environment.python_version,
-        "versions": dict(environment.versions),
-        "created": environment.created,
-    }
-
-
+for command in (*env_disk.COMMANDS, *env_lock.COMMANDS, *env_bundle.COMMANDS):
+    env.add_command(command)
 COMMANDS = {"env": env}

@@ -58,7 +58,10 @@ SECTIONS = (
         "Set up",
         (
             LazyCommand("config", "config", "Check and show the configuration."),
+            LazyCommand("add", "add", "Add a model to the configuration."),
+            LazyCommand("import", "importing", "Turn a file of the old form into a configuration."),
             LazyCommand("env", "env", "See and build the models' environments."),
+            LazyCommand("doctor", "doctor", "Look for what could keep models from running."),
         ),
     ),
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bainmarie.errors import BainError
+    from bainmarie.progress import Progress
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, changes of the writing direction, halves of characters."""
@@ -30,6 +31,11 @@ def say(text: str, *, dim: bool = False) -> None:
     """One line for a person, on stderr."""
     styled = click.style(text, dim=True) if dim else text
     click.echo(styled, err=True, color=colours(sys.stderr))
+
+
+def say_progress(progress: Progress) -> None:
+    """One line for each report, of commands without a view of their own."""
+    say(f"{progress.stage}: {progress.detail}")
 
 
 def show_error(error: BainError) -> None:

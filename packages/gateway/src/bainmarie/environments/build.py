@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bainmarie.environments.bundle import Bundle, unpack_files
+from bainmarie.environments.bytecode import share_bytecode
 from bainmarie.environments.commands import run_command
+from bainmarie.environments.diagnosis import raise_problems
+from bainmarie.environments.disk import written
 from bainmarie.environments.environment import MARKER, Environment, interpreter_in, read_marker, write_marker
 from bainmarie.environments.failures import uv_failed
 from bainmarie.environments.file_locks import hold
-from bainmarie.environments.indexes import Indexes, without_credentials
-from bainmarie.environments.inspection import Inspection, inspect, raise_problems
+from bainmarie.environments.indexes import Indexes, names_torch, without_credentials
+from bainmarie.environments.inspection import Inspection, inspect
 from bainmarie.environments.lock import Lock
-from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.needs import IMPORTS
+from bainmarie.environments.spec import EnvironmentSpec, package_name
 from bainmarie.environments.sync_progress import SyncProgress
+from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress, Report
 
 WORKER_IMPORTS = ("starlette", "uvicorn", "jinja2")
 _CHECKED_IMPORTS = ("torch", "transformers", "safetensors", "accelerate", "peft", "bitsandbytes")
-"""Packages whose import is tried in the preflight where the spec names them, in this order."""
+"""Packages whose import is tried first in the preflight where the spec names them, in this order."""
+_ROOM = 16 << 20
+_ROOM_WITH_TORCH = 512 << 20
+"""Bytes. What is in uv's cache on the same disk takes no room again, so this is no estimate of the whole."""
 _LOCK_FILE = "requirements.lock"
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 async def build(
-    spec: EnvironmentSpec, lock: Lock, indexes: Indexes, *, root: Path, uv: str, report: Report
+    spec: EnvironmentSpec,
+    lock: Lock,
+    indexes: Indexes,
+    *,
+    root: Path,
+    uv: str,
+    report: Report,
+    bundle: Bundle | None = None,
 ) -> Environment:
     """Build what the lock says in `root`/<digest>, or return what is finished there.
 
+    With `bundle` the files come from it, and no index is asked.
     One builder at a time, over all processes; the others wait and find the result. On a failure and on a cancel no
     marker and, where there is time, no directory is left. EnvironmentFailed carries uv's own cause.
     """
@@ -46,7 +61,7 @@ async def build(
             return replace(finished, name=spec.name)
         await asyncio.to_thread(_remove, path)
         try:
-            return await _Builder(spec, lock, indexes, path, uv, report, descriptors).build()
+            return await _Builder(spec, lock, indexes, path, uv, report, descriptors, bundle).build()
         except BaseException:
             await asyncio.to_thread(_remove, path)
             raise
@@ -64,15 +79,20 @@ class _Builder:
         uv: str,
         report: Report,
         keep_open: Sequence[int],
+        bundle: Bundle | None,
     ) -> None:
         self._spec, self._lock, self._path, self._uv, self._report = spec, lock, path, uv, report
         self._indexes = indexes.with_backend(lock.torch_backend)
         self._variables = indexes.variables
         self._keep_open = keep_open
+        self._bundle = bundle
 
     async def build(self) -> Environment:
+        await asyncio.to_thread(self._check_room)
         await self._make()
         await self._install()
+        siblings = await asyncio.to_thread(self._siblings)
+        await asyncio.to_thread(share_bytecode, self._path, siblings, self._lock.tag)
         inspection = await self._preflight()
         environment = Environment(
             name=self._spec.name,
@@ -82,10 +102,25 @@ class _Builder:
             versions=inspection.versions,
             python_version=inspection.python_version,
             accelerator=inspection.accelerator,
+            torch_build=inspection.torch_build,
+            architectures=inspection.architectures,
+            reasons=self._spec.reasons,
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         await asyncio.to_thread(write_marker, environment, spec=_recorded(self._spec), lock=self._lock.text)
         return environment
+
+    def _check_room(self) -> None:
+        """EnvironmentFailed (disk_full) where not even the files that are never shared would fit."""
+        needed = _ROOM_WITH_TORCH if names_torch(self._spec.packages) else _ROOM
+        free = shutil.disk_usage(self._path.parent).free
+        if free < needed:
+            raise EnvironmentFailed(
+                f"environment {self._spec.name!r} needs room for {written(needed)} at the least in "
+                f"{self._path.parent}; there are {written(free)}",
+                hint="Free some space (`bain env gc` removes what no model wants), or set BAIN_HOME to another disk.",
+                code="disk_full",
+            )
 
     async def _make(self) -> None:
         await self._run_uv(
@@ -100,6 +135,10 @@ class _Builder:
         (self._path / _LOCK_FILE).write_text(self._lock.text, encoding="utf-8")
 
     async def _install(self) -> None:
+        if self._bundle is not None:
+            self._report(Progress("install", None, f"{self._lock.count} packages from {self._bundle.path}"))
+            await asyncio.to_thread(unpack_files, self._bundle, self._path)
+            return
         progress = SyncProgress(self._lock.count, self._report)
         await self._run_uv(
             *("install", "pip", "sync", str(self._path / _LOCK_FILE), "--require-hashes"),
@@ -108,6 +147,12 @@ class _Builder:
             *self._indexes.backend_arguments,
             progress=progress,
         )
+
+    def _siblings(self) -> list[Path]:
+        """Finished environments, the newest first."""
+        found = [read_marker(path) for path in self._path.parent.glob("*") if path != self._path]
+        newest = sorted(filter(None, found), key=lambda environment: environment.created, reverse=True)
+        return [environment.path for environment in newest if environment.path]
 
     async def _preflight(self) -> Inspection:
         imports = (*WORKER_IMPORTS, *checked_imports(self._spec.packages))
@@ -121,7 +166,7 @@ class _Builder:
             imports=imports,
             keep_open=self._keep_open,
         )
-        raise_problems(inspection.problems, self._spec.name)
+        raise_problems(inspection.problems, self._spec.name, inspection.versions)
         self._report(Progress("preflight", 1.0, _summary(inspection, imports)))
         return inspection
 
@@ -140,8 +185,9 @@ class _Builder:
 
 def checked_imports(packages: Sequence[str]) -> tuple[str, ...]:
     """What a preflight imports for these requirements."""
-    named = {match[0].lower() for package in packages if (match := _NAME.match(package.strip()))}
-    return tuple(name for name in _CHECKED_IMPORTS if name in named)
+    named = {package_name(package) for package in packages}
+    own_code = [module for module, package in IMPORTS.items() if package_name(package) in named]
+    return (*(name for name in _CHECKED_IMPORTS if name in named), *sorted(set(own_code) - set(_CHECKED_IMPORTS)))
 
 
 def _summary(inspection: Inspection, imports: Sequence[str]) -> str:
@@ -153,13 +199,16 @@ def _summary(inspection: Inspection, imports: Sequence[str]) -> str:
 
 def _recorded(spec: EnvironmentSpec) -> Mapping[str, object]:
     """The spec for the marker: without variables (they can be secret) and credentials."""
-    record = asdict(replace(spec, variables=()))
+    record = asdict(replace(spec, variables=(), reasons=()))
+    record |= {"reasons": [asdict(reason) for reason in spec.reasons]}
     return {key: _clean(value) for key, value in record.items() if key != "variables"}
 
 
 def _clean(value: object) -> object:
     if isinstance(value, str):
         return without_credentials(value)
+    if isinstance(value, dict):
+        return {key: _clean(part) for key, part in value.items()}
     return [_clean(part) for part in value] if isinstance(value, list | tuple) else value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from bainmarie.catalog import ModelSpec
@@ -132,8 +133,10 @@ def _weights(spec: ModelSpec, directory: Path) -> dict[str, tuple[int, ...]] | N
     """Shapes of all tensors, None of pickled ones. LoadFailed where a file of the weights is missing or cut short."""
     single = _SAFE if _has(directory, _SAFE) or not (spec.allow_pickle and _has(directory, _PICKLED)) else _PICKLED
     index = directory / (single + _INDEX)
+    placed: Mapping[str, str] = {}
     if index.is_file():
-        shards = _shards(spec, index)
+        placed = _placed(spec, index)
+        shards = sorted(set(placed.values()))
         missing = [name for name in shards if not (directory / name).is_file()]
         if missing:
             named = ", ".join(missing[:_MOST_NAMED])
@@ -148,17 +151,22 @@ def _weights(spec: ModelSpec, directory: Path) -> dict[str, tuple[int, ...]] | N
     shapes: dict[str, tuple[int, ...]] = {}
     for name in shards:
         try:
-            shapes |= tensor_shapes(directory / name)
+            held = tensor_shapes(directory / name)
         except UnreadableTensors as error:
             raise _incomplete(spec, f"{directory / name} {error}", "Copy or download it again.") from error
+        if absent := [tensor for tensor, file in placed.items() if file == name and tensor not in held]:
+            text = f"{directory / name} lacks {len(absent)} of the tensors that {index.name} places in it: {absent[0]}"
+            raise _incomplete(spec, text, "Copy or download it again, and the index with it.")
+        shapes |= held
     return shapes
 
 
-def _shards(spec: ModelSpec, index: Path) -> list[str]:
+def _placed(spec: ModelSpec, index: Path) -> dict[str, str]:
+    """File by tensor name."""
     try:
         names = read_json(index)["weight_map"]
         assert isinstance(names, dict)
-        return sorted({str(name) for name in names.values()})
+        return {str(tensor): str(file) for tensor, file in names.items()}
     except (ValueError, LookupError, AssertionError) as error:
         raise _incomplete(spec, f"{index} is no index of weight files: {error}", "Download it again.") from error
 

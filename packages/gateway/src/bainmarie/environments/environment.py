@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from bainmarie.environments.spec import Reason
 
 MARKER = "environment.json"
 """Written last, synced, by rename. A directory without it was never finished and is never used."""
@@ -31,8 +33,14 @@ class Environment:
     python_version: str = ""
     accelerator: str = ""
     """What torch sees: `cpu`, `cuda`, `mps`, ...; empty without torch."""
+    torch_build: str = ""
+    """What torch was built for: `cpu`, `cuda 13.0`, ...; empty without torch, or where nobody imported it."""
+    architectures: tuple[str, ...] = ()
+    """Values of model_type that its transformers knows; empty where that is not known."""
     created: str = ""
     """ISO 8601, UTC."""
+    reasons: tuple[Reason, ...] = ()
+    """Why it holds what it holds, as it was built."""
 
 
 def interpreter_in(path: Path) -> Path:
@@ -49,6 +57,8 @@ def write_marker(environment: Environment, *, spec: Mapping[str, object], lock: 
         "python_version": environment.python_version,
         "versions": dict(sorted(environment.versions.items())),
         "accelerator": environment.accelerator,
+        "torch_build": environment.torch_build,
+        "architectures": environment.architectures,
         "created": environment.created,
         "spec": spec,
         "lock": lock,
@@ -68,11 +78,19 @@ def read_marker(path: Path) -> Environment | None:
             versions=record["versions"],
             python_version=record["python_version"],
             accelerator=record["accelerator"],
+            torch_build=record.get("torch_build", ""),
+            architectures=tuple(record.get("architectures", ())),
             created=record["created"],
+            reasons=_reasons(record["spec"].get("reasons", ())),
         )
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return environment if environment.digest == path.name and environment.python.exists() else None
+
+
+def _reasons(records: Sequence[object]) -> tuple[Reason, ...]:
+    """Those of a marker; markers of earlier releases hold pairs, which are left out."""
+    return tuple(Reason(**record) for record in records if isinstance(record, dict))
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -43,6 +43,7 @@ async def verify(spec: EnvironmentSpec, *, variables: Mapping[str, str], cwd: Pa
         python=python,
         versions=found.versions,
         python_version=found.python_version,
+        architectures=found.architectures,
     )
 
 

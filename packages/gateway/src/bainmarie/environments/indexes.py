@@ -49,6 +49,11 @@ class Indexes:
         return ("--torch-backend", self.torch_backend) if self.torch_backend else ()
 
     @property
+    def offline(self) -> bool:
+        """Whether uv may not use the network."""
+        return _truth(self.variables.get("UV_OFFLINE", ""))
+
+    @property
     def identity(self) -> tuple[str, ...]:
         """All that changes the outcome of a resolve, without credentials."""
         named = (f"{name}={self.variables[name]}" for name in _RESULT_VARIABLES if name in self.variables)

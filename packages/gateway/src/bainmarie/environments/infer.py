@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.model_files import model_directory, read_json
-from bainmarie.environments.spec import EnvironmentSpec
-
-TORCH = "2.13.0"
-TRANSFORMERS = "5.23.0"
-PEFT = "0.21.2"
-ACCELERATE = "1.15.0"
-BITSANDBYTES = "0.50.2"
-"""The releases that this release of bainmarie is tested with."""
-
-_QUANTIZED: Mapping[str, tuple[str, ...]] = {
-    "bitsandbytes": (f"bitsandbytes=={BITSANDBYTES}", f"accelerate=={ACCELERATE}"),
-    "gptq": ("gptqmodel", "optimum", f"accelerate=={ACCELERATE}"),
-    "awq": ("gptqmodel", f"accelerate=={ACCELERATE}"),
-    "compressed-tensors": ("compressed-tensors", f"accelerate=={ACCELERATE}"),
-    "torchao": ("torchao", f"accelerate=={ACCELERATE}"),
-    "quanto": ("optimum-quanto", f"accelerate=={ACCELERATE}"),
-    "mxfp4": ("kernels", f"accelerate=={ACCELERATE}"),
-    "fp8": ("kernels", f"accelerate=={ACCELERATE}"),
-}
-"""By config.json's quantization_config.quant_method: what reads such a checkpoint."""
-_TOKENIZERS: Sequence[tuple[str, tuple[str, ...]]] = (
-    ("tokenizer.model", ("sentencepiece", "protobuf")),
-    ("spiece.model", ("sentencepiece", "protobuf")),
-    ("tekken.json", ("mistral-common", "tiktoken")),
-    ("*.tiktoken", ("tiktoken",)),
+from bainmarie.environments.needs import (
+    ACCELERATE,
+    BITSANDBYTES,
+    KERNELS,
+    PEFT,
+    QUANTIZED,
+    QUANTIZED_ELSEWHERE,
+    TIMM,
+    TIMM_PARTS,
+    TOKENIZERS,
+    TORCH,
+    TRANSFORMERS,
 )
-"""By file in the model's directory, where there is no tokenizer.json that makes the others unnecessary."""
-_REMOTE_IMPORTS = ("einops", "timm", "open_clip", "tiktoken", "sentencepiece", "scipy")
-_PACKAGE_OF = {"open_clip": "open_clip_torch"}
-_IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
-_RELEASE = re.compile(r"\d+(?:\.\d+)*")
+from bainmarie.environments.remote_code import remote_code_reasons
+from bainmarie.environments.spec import EnvironmentSpec, Reason, package_name
+from bainmarie.environments.transformers_release import numbers, transformers_reasons
 
-_Reasons = dict[str, str]
+__all__ = ["ACCELERATE", "BITSANDBYTES", "PEFT", "TORCH", "TRANSFORMERS", "engine_needs", "infer"]
 
-
+CONFIGURATION = "the configuration"
 _ENGINE_NEEDS: Mapping[str, tuple[str, ...]] = {"transformers": ("torch", "transformers")}
 
 
@@ -61,92 +45,101 @@ def infer(models: Sequence[ModelSpec]) -> EnvironmentSpec:
     base = models[0]
     if base.engine != "transformers":
         return EnvironmentSpec(name="auto")
-    reasons: _Reasons = {}
+    reasons = _first_of_each(_reasons(base, [model for model in models if model.adapter]))
+    packages = tuple(reason.requirement for reason in reasons if reason.requirement)
+    return EnvironmentSpec(name="auto", packages=packages, reasons=reasons, needs=engine_needs(base.engine))
+
+
+def _reasons(base: ModelSpec, adapters: Sequence[ModelSpec]) -> Iterator[Reason]:
     directory = model_directory(base.model, os.environ)
     config = _read(directory / "config.json") if directory else {}
     if base.base and not config:
         completing = model_directory(base.base, os.environ)
         config = _read(completing / "config.json") if completing else {}
-    _add_core(reasons, base, directory, config)
-    _add_quantization(reasons, base, config)
-    if directory:
-        _add_tokenizer(reasons, directory)
-        _add_remote_code(reasons, base, directory, config)
-    _add_adapters(reasons, [model for model in models if model.adapter])
-    return EnvironmentSpec(
-        name="auto", packages=tuple(reasons), reasons=tuple(reasons.items()), needs=engine_needs(base.engine)
-    )
-
-
-def _add_core(reasons: _Reasons, base: ModelSpec, directory: Path | None, config: Mapping[str, object]) -> None:
-    reasons[f"torch=={TORCH}"] = "the transformers engine computes with torch; this release is tested"
-    kind = config.get("model_type")
-    saved_with = str(config.get("transformers_version") or "")
-    if directory is None:
-        why = f"{base.model} is not in the cache yet, so its files say nothing: the newest tested release"
-    elif not kind:
-        why = f"{directory} says no model_type: the newest tested release"
-    else:
-        why = f"config.json: model_type {kind}; the newest tested release reads what earlier ones wrote"
-    if _numbers(saved_with) > _numbers(TRANSFORMERS):
-        release = _RELEASE.match(saved_with)
-        assert release is not None
-        reasons[f"transformers>={release[0]}"] = f"config.json: saved with transformers {saved_with}"
-    else:
-        reasons[f"transformers=={TRANSFORMERS}"] = why
-    reasons["safetensors>=0.4.3"] = "weights are read from safetensors files"
-
-
-def _add_quantization(reasons: _Reasons, base: ModelSpec, config: Mapping[str, object]) -> None:
+    yield Reason(f"torch=={TORCH}", "the transformers engine computes with torch; this release is tested", "bainmarie")
+    yield from transformers_reasons(base, directory, config)
+    yield Reason("safetensors>=0.4.3", "weights are read from safetensors files", "bainmarie")
     if base.quantization in ("int8", "nf4", "fp4"):
-        _add(reasons, _QUANTIZED["bitsandbytes"], f"`quantization: {base.quantization}` in the configuration")
-    stored = config.get("quantization_config")
+        why = f"`quantization: {base.quantization}` of model {base.name}"
+        yield from (Reason(package, why, CONFIGURATION) for package in QUANTIZED["bitsandbytes"])
+    if directory:
+        yield from _quantized(directory, config)
+        yield from _tokenizer(directory)
+        yield from _parts(directory, config)
+        if base.trust_remote_code and "auto_map" in config:
+            yield from remote_code_reasons(directory)
+    yield from _gguf(base, directory)
+    yield from _adapters(adapters)
+
+
+def _quantized(directory: Path, config: Mapping[str, object]) -> Iterator[Reason]:
+    stored, source = config.get("quantization_config"), "config.json"
     if isinstance(stored, dict):
         method = str(stored.get("quant_method") or "")
         if not method and (stored.get("load_in_4bit") or stored.get("load_in_8bit")):
             method = "bitsandbytes"
-        needed = _QUANTIZED.get(method, (f"accelerate=={ACCELERATE}",))
-        _add(reasons, needed, f"config.json: quantization_config says {method or 'no method'}")
+    else:
+        source = next((name for name in QUANTIZED_ELSEWHERE if (directory / name).is_file()), "")
+        if not source:
+            return
+        method = QUANTIZED_ELSEWHERE[source]
+    needed = QUANTIZED.get(method, (f"accelerate=={ACCELERATE}",))
+    unknown = "" if method in QUANTIZED else ", which no row of the table knows"
+    why = f"the checkpoint is quantized with {method or 'no method that it names'}{unknown}"
+    yield from (Reason(package, why, source) for package in needed)
 
 
-def _add_tokenizer(reasons: _Reasons, directory: Path) -> None:
+def _tokenizer(directory: Path) -> Iterator[Reason]:
     if (directory / "tokenizer.json").is_file():
         return
-    for pattern, packages in _TOKENIZERS:
+    for pattern, packages in TOKENIZERS:
         if file := next(directory.glob(pattern), None):
-            _add(reasons, packages, f"{file.name} is the tokenizer; there is no tokenizer.json")
+            why = f"{file.name} is the tokenizer; there is no tokenizer.json"
+            yield from (Reason(package, why, file.name) for package in packages)
 
 
-def _add_remote_code(reasons: _Reasons, base: ModelSpec, directory: Path, config: Mapping[str, object]) -> None:
-    """What the model's own code imports, if that code may run at all."""
-    if not base.trust_remote_code or "auto_map" not in config:
-        return
-    for file in sorted(directory.glob("*.py")):
-        imported = set(_IMPORT.findall(file.read_text(encoding="utf-8", errors="replace")))
-        for name in _REMOTE_IMPORTS:
-            if name in imported:
-                _add(reasons, (_PACKAGE_OF.get(name, name),), f"{file.name}, the model's own code, imports {name}")
+def _parts(directory: Path, config: Mapping[str, object]) -> Iterator[Reason]:
+    """Vision towers and backbones; wishes about attention."""
+    if "vision_config" in config or (directory / "preprocessor_config.json").is_file():
+        source = "config.json" if "vision_config" in config else "preprocessor_config.json"
+        yield Reason("pillow", "the model also takes images; its processor imports Pillow", source)
+    for name, part in config.items():
+        if isinstance(part, dict) and (part.get("model_type") in TIMM_PARTS or part.get("use_timm_backbone")):
+            yield Reason(TIMM, f"{name} is computed by timm", "config.json")
+    wish = str(config.get("_attn_implementation") or config.get("attn_implementation") or "")
+    if wish.startswith("flash_attention") or "/" in wish:
+        yield Reason(KERNELS, f"{wish} comes compiled from the hub instead of being built here", "config.json")
 
 
-def _add_adapters(reasons: _Reasons, models: Iterable[ModelSpec]) -> None:
+def _gguf(base: ModelSpec, directory: Path | None) -> Iterator[Reason]:
+    file = Path(base.model) if base.model.endswith(".gguf") else None
+    if directory and not (directory / "config.json").is_file():
+        file = next(directory.glob("*.gguf"), None)
+    if file is not None:
+        yield Reason("gguf>=0.10.0", "weights are a GGUF file", file.name)
+
+
+def _adapters(models: Sequence[ModelSpec]) -> Iterator[Reason]:
     """One peft for all adapters of the worker: the tested one, or a newer one if an adapter was saved with it."""
-    newest, why = "", ""
-    for model in models:
-        saved_with = str(_read(Path(str(model.adapter)) / "adapter_config.json").get("peft_version") or "")
-        if not why or _numbers(saved_with) > _numbers(newest):
-            newest, why = saved_with, f"model {model.name} has an adapter"
-    release = _RELEASE.match(newest)
-    if release and _numbers(newest) > _numbers(PEFT):
-        reasons[f"peft>={release[0]}"] = f"{why}, saved with peft {newest}"
-    elif why:
-        reasons[f"peft=={PEFT}"] = why
-    if why:
-        _add(reasons, (f"accelerate=={ACCELERATE}",), "peft imports it")
+    if not models:
+        return
+    saved = [(str(_read(Path(str(m.adapter)) / "adapter_config.json").get("peft_version") or ""), m) for m in models]
+    newest, model = max(saved, key=lambda pair: numbers(pair[0]))
+    if numbers(newest) > numbers(PEFT):
+        release = ".".join(map(str, numbers(newest)))
+        why = f"model {model.name} has an adapter, saved with peft {newest}"
+        yield Reason(f"peft>={release}", why, "adapter_config.json")
+    else:
+        yield Reason(f"peft=={PEFT}", f"model {model.name} has an adapter", "adapter_config.json")
+    yield Reason(f"accelerate=={ACCELERATE}", "peft imports it", "bainmarie")
 
 
-def _add(reasons: _Reasons, packages: Iterable[str], why: str) -> None:
-    for package in packages:
-        reasons.setdefault(package, why)
+def _first_of_each(reasons: Iterator[Reason]) -> tuple[Reason, ...]:
+    """For each package its first reason; every remark."""
+    kept: dict[str, Reason] = {}
+    for reason in reasons:
+        kept.setdefault(package_name(reason.requirement) or reason.why, reason)
+    return tuple(kept.values())
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -155,9 +148,3 @@ def _read(path: Path) -> dict[str, object]:
         return read_json(path)
     except (OSError, ValueError):
         return {}
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The release numbers of a version; () where there are none."""
-    match = _RELEASE.match(version)
-    return tuple(map(int, match[0].split("."))) if match else ()

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bainmarie.environments.commands import Finished, run_command
+from bainmarie.environments.diagnosis import Problem
 from bainmarie.errors import EnvironmentFailed
 
 _SCRIPT = Path(__file__).with_name("preflight.py")
 _LIMIT = 900.0
 """Seconds for all imports together. Torch and transformers take ten cold, a hundred on a core shared with others."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is not fit. `kind`: missing | broken | identity."""
-
-    kind: str
-    package: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +26,8 @@ class Inspection:
     version: tuple[int, ...]
     versions: Mapping[str, str]
     accelerator: str
+    torch_build: str
+    architectures: tuple[str, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -67,24 +61,6 @@ async def inspect(
     return _parse(answer, python, name)
 
 
-def raise_problems(problems: Iterable[Problem], name: str) -> None:
-    """EnvironmentFailed that lists every problem; nothing where there is none."""
-    found = list(problems)
-    if not found:
-        return
-    code = {"missing": "package_missing", "broken": "import_broken", "identity": "wrong_interpreter"}[found[0].kind]
-    texts = "; ".join(
-        p.message if p.kind != "broken" else f"{p.package} cannot be imported: {p.message}" for p in found
-    )
-    packages = ", ".join(p.package for p in found if p.package)
-    hint = {
-        "missing": f"Add {packages} to `environments: {name}: packages:` in the configuration.",
-        "broken": f"Change the version of {packages}, or of what it builds on, in `environments: {name}: packages:`.",
-        "identity": "Remove the environment's directory and start again.",
-    }[found[0].kind]
-    raise EnvironmentFailed(f"environment {name!r} is not fit: {texts}", hint=hint, code=code)
-
-
 def _parse(answer: Finished, python: Path, name: str) -> Inspection:
     try:
         data = json.loads(answer.stdout.strip().splitlines()[-1])
@@ -94,6 +70,8 @@ def _parse(answer: Finished, python: Path, name: str) -> Inspection:
             version=tuple(data["version"]),
             versions=data["versions"],
             accelerator=data["accelerator"],
+            torch_build=data["torch_build"],
+            architectures=tuple(data["architectures"]),
             problems=tuple(Problem(**problem) for problem in data["problems"]),
         )
     except (ValueError, LookupError, TypeError):

@@ -5,9 +5,9 @@ A lock is kept by the digest of the wish it came from, so that the next start re
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,16 +18,18 @@ from bainmarie.environments.environment import write_synced
 from bainmarie.environments.failures import pytorch_index_unreachable, uv_failed
 from bainmarie.environments.indexes import Indexes
 from bainmarie.environments.interpreters import find_interpreter, wished_version
+from bainmarie.environments.lock_file import LockFile, pins, read_lock_file
 from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress, Report
 
 WORKER_NEEDS = ("starlette>=0.40", "uvicorn>=0.30", "jinja2")
 """What every worker imports beside its model's packages: the same list as in packages/worker/pyproject.toml."""
 INDEX_FALLBACK = "the PyTorch index cannot be reached; using the default index"
+OFFLINE = "offline: from uv's cache and find-links alone"
 _FORMAT = 1
 """Raised when environments of earlier releases must not be used any more."""
 _DIGITS = 20
-_PIN = re.compile(r"^[A-Za-z0-9][\w.-]*(?: ?@|==)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,32 @@ class Lock:
     @property
     def digest(self) -> str:
         """Names the environment's directory: same packages, same kind of interpreter, same platform."""
-        minor = ".".join(self.python_version.split(".")[:2])
-        return _digest([_FORMAT, minor, self.tag, self.platform, self.text])
+        return _digest([_FORMAT, self.minor, self.tag, self.platform, self.text])
+
+    @property
+    def minor(self) -> str:
+        """Two numbers of the Python version."""
+        return ".".join(self.python_version.split(".")[:2])
 
     @property
     def count(self) -> int:
         """How many packages it holds."""
-        return len(_PIN.findall(self.text))
+        return len(pins(self.text))
+
+    @property
+    def exported(self) -> LockFile:
+        """What travels to another machine."""
+        return LockFile(self.minor, self.tag, self.platform, self.torch_backend, self.text)
 
 
 def wish_digest(spec: EnvironmentSpec, indexes: Indexes) -> str:
-    """The same for all wishes that resolve to the same lock on this machine."""
+    """The same for all wishes that resolve to the same lock on this machine.
+
+    EnvironmentFailed where the spec names a lock file that is none.
+    """
+    if spec.lock:
+        named = read_lock_file(Path(spec.lock), spec.name)
+        return _digest([_FORMAT, "lock", asdict(named)])
     return _digest([_FORMAT, wished_version(spec.python), sorted(requirements(spec)), indexes.identity])
 
 
@@ -81,11 +98,14 @@ def save_lock(path: Path, lock: Lock) -> None:
 async def resolve(spec: EnvironmentSpec, indexes: Indexes, *, uv: str, cwd: Path, report: Report) -> Lock:
     """Find the interpreter and the versions. EnvironmentFailed says what cannot be had.
 
+    A spec that names a lock file gets that lock, if it fits this machine.
     Where the PyTorch index was uv's choice (backend `auto`) and cannot be reached, the default index is used instead,
     and one progress line says so.
     """
+    if spec.lock:
+        return await _named(spec, spec.lock, indexes, uv, cwd, report)
     named = ", ".join(spec.packages) or "the worker's own packages"
-    report(Progress("resolve", None, named))
+    report(Progress("resolve", None, f"{named} ({OFFLINE})" if indexes.offline else named))
     variables = indexes.variables
     interpreter = await find_interpreter(spec.python, uv=uv, variables=variables, cwd=cwd)
     compiled = await _compile(spec, indexes, interpreter.path, uv, variables, cwd)
@@ -105,6 +125,33 @@ async def resolve(spec: EnvironmentSpec, indexes: Indexes, *, uv: str, cwd: Path
     )
     report(Progress("resolve", 1.0, f"{lock.count} packages", lock.count, lock.count, "packages"))
     return lock
+
+
+async def _named(spec: EnvironmentSpec, path: str, indexes: Indexes, uv: str, cwd: Path, report: Report) -> Lock:
+    wanted = await asyncio.to_thread(read_lock_file, Path(path), spec.name)
+    lock = await lock_here(wanted, f"environment {spec.name!r}: {path}", indexes, uv=uv, cwd=cwd)
+    report(Progress("resolve", 1.0, f"{lock.count} packages, from {path}", lock.count, lock.count, "packages"))
+    return lock
+
+
+async def lock_here(wanted: LockFile, where: str, indexes: Indexes, *, uv: str, cwd: Path) -> Lock:
+    """An exported lock with an interpreter of this machine; EnvironmentFailed where it was made for another kind."""
+    interpreter = await find_interpreter(wanted.python, uv=uv, variables=indexes.variables, cwd=cwd)
+    if (interpreter.tag, interpreter.platform) != (wanted.tag, wanted.platform):
+        there = f"{interpreter.tag} on {interpreter.platform}"
+        raise EnvironmentFailed(
+            f"{where} was locked for {wanted.tag} on {wanted.platform}, this is {there}",
+            hint="A lock holds for one platform: lock again on this one with `bain env lock`.",
+            code="lock_other_platform",
+        )
+    return Lock(
+        text=wanted.requirements,
+        interpreter=str(interpreter.path),
+        python_version=interpreter.version,
+        tag=interpreter.tag,
+        platform=interpreter.platform,
+        torch_backend=wanted.torch_backend,
+    )
 
 
 async def _compile(

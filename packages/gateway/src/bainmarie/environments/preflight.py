@@ -3,13 +3,16 @@
 argv[1]: {"prefix": directory sys.prefix must be, or "", "imports": [packages to import for real],
           "needs": [packages that must be there]}
 stdout, last line: {"prefix", "base_prefix", "executable", "version": [3, 11, 7], "versions": {distribution: version},
-          "accelerator": "cpu" | "cuda" | ... | "", "problems": [{"kind", "package", "message"}]}
-kind: `missing` (no such package), `broken` (its import fails; message is the last line of the error),
-`identity` (this is not the interpreter that was meant). Exit code 0 also with problems.
+          "accelerator": "cpu" | "cuda" | ... | "", "torch_build": "cpu" | "cuda 13.0" | "rocm 6.4" | "",
+          "architectures": [model types that this transformers knows],
+          "problems": [{"kind", "package", "message"}]}
+kind: `missing` (no such module; package is its name), `broken` (its import fails; message is the last line of the
+error), `identity` (this is not the interpreter that was meant). Exit code 0 also with problems.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import json
@@ -19,6 +22,7 @@ import sys
 
 
 def main() -> None:
+    gc.disable()  # imports make many objects and little garbage
     question = json.loads(sys.argv[1])
     problems = []
     prefix = question["prefix"]
@@ -38,6 +42,8 @@ def main() -> None:
         "version": list(sys.version_info[:3]),
         "versions": _versions(),
         "accelerator": _accelerator(),
+        "torch_build": _torch_build(),
+        "architectures": _architectures(),
         "problems": problems,
     }
     print("\n" + json.dumps(answer))  # noqa: T201
@@ -53,9 +59,19 @@ def _import(name: str) -> list[dict[str, str]]:
     except Exception as error:  # noqa: BLE001  whatever an import raises is the finding
         lines = str(error).strip().splitlines() or [""]
         text = f"{type(error).__name__}: {lines[-1]}"
-        kind = "missing" if isinstance(error, ModuleNotFoundError) and error.name == name else "broken"
-        return [_problem(kind, name, text)]
+        absent = _absent(error)
+        if absent:
+            return [_problem("missing", absent, f"importing {name} needs {absent}, which is not there")]
+        return [_problem("broken", name, text)]
     return []
+
+
+def _absent(error: Exception) -> str:
+    """The top-level module that an import did not find; empty where it found the package but not what is in it."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    top = (error.name or "").partition(".")[0]
+    return top if top and importlib.util.find_spec(top) is None else ""
 
 
 def _versions() -> dict[str, str]:
@@ -81,6 +97,31 @@ def _accelerator() -> str:
     if mps is not None and mps.is_available():
         return "mps"
     return "cpu"
+
+
+def _torch_build() -> str:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return ""
+    if getattr(torch.version, "hip", None):
+        return f"rocm {torch.version.hip}"
+    return f"cuda {torch.version.cuda}" if torch.version.cuda else "cpu"
+
+
+def _architectures() -> list[str]:
+    """The keys of transformers' CONFIG_MAPPING_NAMES, read from its source: an import would take a second."""
+    spec = importlib.util.find_spec("transformers")
+    found: set[str] = set()
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for name in ("auto_mappings.py", "configuration_auto.py"):
+            try:
+                with open(os.path.join(place, "models", "auto", name), encoding="utf-8") as file:
+                    text = file.read()
+            except OSError:
+                continue
+            match = re.search(r"^CONFIG_MAPPING_NAMES\b.*?^\)", text, re.DOTALL | re.MULTILINE)
+            found.update(re.findall(r'\(\s*"([\w.-]+)"', match.group(0)) if match else [])
+    return sorted(found)
 
 
 def _problem(kind: str, package: str, message: str) -> dict[str, str]:

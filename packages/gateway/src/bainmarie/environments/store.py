@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import uv
 
 from bainmarie.environments import lock as locks
+from bainmarie.environments.accelerator import require_accelerator
 from bainmarie.environments.build import build
+from bainmarie.environments.bundle import Bundle
 from bainmarie.environments.commands import clean_variables
+from bainmarie.environments.completing import completed
+from bainmarie.environments.diagnosis import ImportsMissing
 from bainmarie.environments.environment import Environment, read_marker
 from bainmarie.environments.existing import verify
 from bainmarie.environments.file_locks import hold
 from bainmarie.environments.indexes import Indexes, indexes
 from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.sweep import Verdict, last_use, note_use, sweep
 from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress, Report
 
@@ -37,6 +43,14 @@ class EnvironmentStore:
         Parallel asks share one build, here and over processes; each `report` gets its progress and must not raise.
         A caller that is cancelled ends the build only if nobody else waits for it. EnvironmentFailed says why not.
         """
+        environment = await self._ensure(spec, report)
+        if environment.path is not None:
+            await asyncio.to_thread(note_use, self._root, environment.digest)
+        if spec.require == "gpu":
+            await require_accelerator(spec, environment, clean_variables(self._variables()))
+        return environment
+
+    async def _ensure(self, spec: EnvironmentSpec, report: Report) -> Environment:
         if spec.python_executable:
             variables = clean_variables(self._variables())
             return replace(await verify(spec, variables=variables, cwd=Path.cwd()), variables=dict(spec.variables))
@@ -47,6 +61,41 @@ class EnvironmentStore:
             environment = await self._join(wish, spec, settings, report)
         return _as_wished(environment, spec)
 
+    async def lock(self, spec: EnvironmentSpec, report: Report) -> locks.Lock:
+        """The lock of a spec, resolved now where it was not before; nothing is built. EnvironmentFailed."""
+        if spec.python_executable:
+            raise EnvironmentFailed(
+                f"environment {spec.name!r} is an interpreter that is used as it is: there is nothing to lock",
+                hint="`bain env explain MODEL` shows what is installed in it.",
+                code="nothing_to_lock",
+            )
+        settings = self._indexes(spec)
+        wish = locks.wish_digest(spec, settings)
+        if saved := await asyncio.to_thread(locks.read_lock, self._lock_file(wish)):
+            return saved
+        await asyncio.to_thread(self._make_root, spec)
+        return await self._lock(wish, spec, settings, uv.find_uv_bin(), report)
+
+    async def unpack(self, bundle: Bundle, wanted: Iterable[EnvironmentSpec], report: Report) -> Environment:
+        """Make the environment of a bundle, without network. Specs among `wanted` that ask for just that have it then.
+
+        EnvironmentFailed: made for another platform, no such Python, not fit.
+        """
+        packed = EnvironmentSpec(name=bundle.name, python=bundle.python, packages=bundle.packages or ())
+        settings = self._indexes(packed)
+        await asyncio.to_thread(self._make_root, packed)
+        program = uv.find_uv_bin()
+        lock = await locks.lock_here(bundle.lock, str(bundle.path), settings, uv=program, cwd=self._root)
+        try:
+            environment = await build(packed, lock, settings, root=self._root, uv=program, report=report, bundle=bundle)
+        except OSError as error:
+            raise self._not_writable(packed, error) from error
+        for spec in (packed, *wanted):
+            if not spec.lock and (spec.python, spec.packages) == (bundle.python, bundle.packages):
+                file = self._lock_file(locks.wish_digest(spec, self._indexes(spec)))
+                await asyncio.to_thread(locks.save_lock, file, lock)
+        return environment
+
     def find(self, spec: EnvironmentSpec) -> Environment | None:
         """The finished environment for a spec, without building or running anything.
 
@@ -55,12 +104,21 @@ class EnvironmentStore:
         if spec.python_executable:
             return None
         environment = self._find(locks.wish_digest(spec, self._indexes(spec)))
-        return _as_wished(environment, spec) if environment else None
+        return replace(environment, name=spec.name, variables=dict(spec.variables)) if environment else None
 
     def list(self) -> list[Environment]:
         """Every finished environment, oldest first."""
         found = [read_marker(path) for path in self._root.glob("*") if path.is_dir()]
         return sorted(filter(None, found), key=lambda environment: environment.created)
+
+    def last_use(self, environment: Environment) -> float:
+        """When it was last asked for, in seconds since the epoch; 0 if never."""
+        return last_use(self._root, environment.digest)
+
+    def sweep(self, wanted: Iterable[EnvironmentSpec], *, dry_run: bool = False) -> Iterator[Verdict]:
+        """Remove what none of these specs wants and nobody uses; see `sweep`."""
+        found = (self.find(spec) for spec in wanted)
+        return sweep(self._root, {environment.digest for environment in found if environment}, dry_run=dry_run)
 
     def _find(self, wish: str) -> Environment | None:
         lock = locks.read_lock(self._lock_file(wish))
@@ -89,16 +147,41 @@ class EnvironmentStore:
 
     async def _make(self, wish: str, spec: EnvironmentSpec, settings: Indexes, report: Report) -> Environment:
         program = uv.find_uv_bin()
+        await asyncio.to_thread(self._make_root, spec)
         try:
-            await asyncio.to_thread((self._root / "locks").mkdir, parents=True, exist_ok=True)
             lock = await self._lock(wish, spec, settings, program, report)
-            return await build(spec, lock, settings, root=self._root, uv=program, report=report)
+            try:
+                return await build(spec, lock, settings, root=self._root, uv=program, report=report)
+            except ImportsMissing as failure:
+                more = completed(spec, failure)
+                if more is None:
+                    raise
+                added = ", ".join(more.packages[len(spec.packages) :])
+                report(Progress("preflight", None, f"{failure.message}; adding {added}, in a new environment"))
+                return await self._make_complete(wish, more, program, report)
         except OSError as error:
-            raise EnvironmentFailed(
-                f"environment {spec.name!r} could not be made in {self._root}: {error}",
-                hint="Check that the folder can be written and the disk has room, or set BAIN_HOME to another folder.",
-                code="home_not_writable",
-            ) from error
+            raise self._not_writable(spec, error) from error
+
+    async def _make_complete(self, wish: str, spec: EnvironmentSpec, program: str, report: Report) -> Environment:
+        """Build a completed spec; the wish that lacked something has its lock from then on."""
+        settings = self._indexes(spec)
+        lock = await self._lock(locks.wish_digest(spec, settings), spec, settings, program, report)
+        environment = await build(spec, lock, settings, root=self._root, uv=program, report=report)
+        await asyncio.to_thread(locks.save_lock, self._lock_file(wish), lock)
+        return environment
+
+    def _make_root(self, spec: EnvironmentSpec) -> None:
+        try:
+            (self._root / "locks").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._not_writable(spec, error) from error
+
+    def _not_writable(self, spec: EnvironmentSpec, error: OSError) -> EnvironmentFailed:
+        return EnvironmentFailed(
+            f"environment {spec.name!r} could not be made in {self._root}: {error}",
+            hint="Check that the folder can be written and the disk has room, or set BAIN_HOME to another folder.",
+            code="disk_full" if error.errno == errno.ENOSPC else "home_not_writable",
+        )
 
     async def _lock(
         self, wish: str, spec: EnvironmentSpec, settings: Indexes, program: str, report: Report

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from bainmarie.settings.builtin import BUILT_IN
 from bainmarie.settings.document import KeyPath, Problem
 from bainmarie.settings.explain import dotted, nearest
-from bainmarie.settings.shape import EnvironmentSettings, File, McpServer, ModelSettings
+from bainmarie.settings.shape import EXCLUDED, EnvironmentSettings, File, McpServer, ModelSettings
 
-_BUILDS = ("python", "packages", "index_url", "extra_index_urls", "find_links", "torch_backend")
+_WHY = {
+    "python_executable": "an existing interpreter is never changed",
+    "lock": "a lock says all of it",
+}
 
 
 def check(file: File) -> Iterator[Problem]:
@@ -45,14 +48,13 @@ def _environment(name: str, environment: EnvironmentSettings) -> Iterator[Proble
     path: KeyPath = ("environments", name)
     if name == "auto":
         yield Problem(path, "the environment name 'auto' is taken: it stands for inferred packages", at_key=True)
-    if environment.python_executable is None:
-        return
-    for key in _BUILDS:
-        if getattr(environment, key) is not None:
-            message = (
-                f"{dotted(path)} has both 'python_executable' and {key!r}: an existing interpreter is never changed"
-            )
-            yield Problem((*path, key), message, at_key=True)
+    for given, excluded in EXCLUDED.items():
+        if getattr(environment, given) is None:
+            continue
+        for key in excluded:
+            if getattr(environment, key) is not None:
+                message = f"{dotted(path)} has both {given!r} and {key!r}: {_WHY[given]}"
+                yield Problem((*path, key), message, at_key=True)
 
 
 def _mcp_server(name: str, server: McpServer) -> Iterator[Problem]:

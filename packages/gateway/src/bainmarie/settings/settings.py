@@ -94,5 +94,7 @@ def _environment(name: str, found: EnvironmentSettings) -> EnvironmentSpec:
         find_links=found.find_links or (),
         torch_backend=found.torch_backend or "auto",
         variables=tuple(sorted(found.variables.items())),
+        lock=found.lock,
+        require=found.require or "",
         python_executable=found.python_executable,
     )

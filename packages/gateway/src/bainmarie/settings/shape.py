@@ -128,17 +128,24 @@ class ModelSettings(Shape):
     options: Mapping[str, JsonValue] = _table("Settings of one engine alone.")
 
 
+EXCLUDED: Mapping[str, tuple[str, ...]] = {
+    "python_executable": (
+        *("python", "packages", "lock", "index_url", "extra_index_urls", "find_links", "torch_backend"),
+    ),
+    "lock": ("python", "packages", "torch_backend"),
+}
+"""Keys of an environment that say all that the others would."""
+
+
 class EnvironmentSettings(Shape):
-    """One Python environment that models share: packages to build from, or an interpreter to use as it is."""
+    """One Python environment that models share: packages or a lock to build from, or an interpreter."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "if": {"required": ["python_executable"]},
-            "then": {
-                "properties": dict.fromkeys(
-                    ("python", "packages", "index_url", "extra_index_urls", "find_links", "torch_backend"), False
-                )
-            },
+            "allOf": [
+                {"if": {"required": [key]}, "then": {"properties": dict.fromkeys(excluded, False)}}
+                for key, excluded in EXCLUDED.items()
+            ]
         }
     )
 
@@ -153,6 +160,12 @@ class EnvironmentSettings(Shape):
         default=None, description="What uv's `--torch-backend` gets where no index is configured: auto, cpu, cu126, ..."
     )
     variables: Mapping[str, str] = _table("Environment variables of the workers.")
+    require: Literal["gpu"] | None = Field(
+        default=None, description="`gpu`: fail where torch sees no accelerator, instead of working on the CPU."
+    )
+    lock: PathText | None = Field(
+        default=None, description="A file that `bain env lock` wrote, to build exactly that. Excludes python, packages."
+    )
     python_executable: PathText | None = Field(
         default=None, description="An existing interpreter, verified and never changed. Excludes all that builds one."
     )

@@ -11,10 +11,11 @@ from typing import Protocol
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
 from bainmarie.environments.environment import Environment
-from bainmarie.environments.infer import engine_needs
+from bainmarie.environments.fit import check_fit
+from bainmarie.environments.hub_access import check_hub_access
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.training_folders import resolved
-from bainmarie.errors import BainError
+from bainmarie.environments.wish import counted, wish
 from bainmarie.progress import Report
 from bainmarie.workers.launch import LaunchSpec
 
@@ -48,23 +49,15 @@ class Preparation:
     async def __call__(self, models: Sequence[ModelSpec], report: Report) -> LaunchSpec:
         """LoadFailed where the base's files are not fit; EnvironmentFailed. A broken adapter is left for later."""
         launch = engine(models[0].engine)
-        wish = await asyncio.to_thread(self._wish, models)
-        environment = await self._environments.ensure(wish, report)
+        fit = await asyncio.to_thread(self._counted, models)
+        spec = await asyncio.to_thread(wish, self._catalog, fit, self._infer)
+        environment = await self._environments.ensure(spec, report)
+        await asyncio.to_thread(check_fit, fit, environment)
         return launch(models, environment, self._home, self._environ)
 
-    def _wish(self, models: Sequence[ModelSpec]) -> EnvironmentSpec:
+    def _counted(self, models: Sequence[ModelSpec]) -> list[ModelSpec]:
         models = [resolved(model) for model in models]  # files may have come since the configuration was read
         base = replace(models[0], adapter=None)
         self._check(base)
-        if base.environment != "auto":
-            named = self._catalog.environments[base.environment]
-            return replace(named, needs=engine_needs(base.engine))
-        return self._infer([base, *(model for model in models if model.adapter and self._is_fit(model))])
-
-    def _is_fit(self, model: ModelSpec) -> bool:
-        """An adapter that is not fit fails alone, when it is loaded."""
-        try:
-            self._check(model)
-        except BainError:
-            return False
-        return True
+        check_hub_access(base, self._environ)
+        return counted(models, self._check)

@@ -21,7 +21,7 @@ _ROWS = 16
 
 
 class PrepackedLinear(nn.Linear):
-    """Computes what the layer it is made of computes. `weight` tells shape, type and device alone: it holds no values."""
+    """Computes what the layer it is made of computes. `weight` has shape, type and device alone, no values."""
 
     def __init__(self, linear: nn.Linear) -> None:
         nn.Module.__init__(self)

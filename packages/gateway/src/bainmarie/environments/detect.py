@@ -1,0 +1,141 @@
+"""What a folder, file or hub id is, and the configuration entry that would be right for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bainmarie.environments.checkpoint import is_training_checkpoint
+from bainmarie.environments.families import first_release
+from bainmarie.environments.model_files import is_hub_id, read_json
+from bainmarie.errors import BadRequest
+
+_MERGED = ("mergekit_config.yml", "merge_config.yaml", "merged_from.json")
+_NUMBER = re.compile(r"\d+")
+
+Entry = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Detected:
+    """`kind`: base | adapter | merged | quantized | gguf | hub."""
+
+    kind: str
+    text: str
+    """What it is, for people."""
+    entry: Entry
+    """Keys of a model in the configuration; paths are absolute."""
+    remarks: Sequence[str] = ()
+    """What the user should know or do."""
+
+
+def detect(named: str, base: str | None = None) -> Detected:
+    """`base` overrides the base that an adapter names. BadRequest where it is nothing that can be served."""
+    path = Path(named).expanduser().absolute()
+    if path.is_file():
+        return _file(path)
+    if path.is_dir():
+        return _folder(path, base)
+    if is_hub_id(named):
+        return Detected("hub", f"a hub id; nothing is here under that name ({path})", {"model": named})
+    raise BadRequest(f"{path} does not exist", hint="Give a folder, a .gguf file or a hub id.", code="not_a_model")
+
+
+def _file(path: Path) -> Detected:
+    if path.suffix == ".gguf":
+        return _gguf(path)
+    raise BadRequest(f"{path} is a file", hint=f"Give its folder: {path.parent}", code="not_a_model")
+
+
+def _folder(path: Path, base: str | None) -> Detected:
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        return _adapter(path, base, "")
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        return _model(path)
+    if found := _of_training(path):
+        what = "a training checkpoint" if found == path.parent else "the folder of a training run"
+        if (found / "adapter_config.json").is_file():
+            return _adapter(found, base, f"{what}; the adapter lies in {found}")
+        return _model(found, f"{what}; the model lies in {found}: ")
+    if gguf := sorted(path.glob("*.gguf")):
+        return _gguf(gguf[0])
+    if (path / "config.json").is_file():
+        return _model(path)
+    names = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
+    raise BadRequest(
+        f"{path} is no model: it has neither config.json nor adapter_config.json; found there: {names}",
+        hint="Give a folder that `save_pretrained` wrote.",
+        code="not_a_model",
+    )
+
+
+def _of_training(path: Path) -> Path | None:
+    """Where a trainer left what can be served: the parent of a bare checkpoint, or the newest checkpoint below."""
+    if is_training_checkpoint(path) and any(
+        (path.parent / name).is_file() for name in ("adapter_config.json", "config.json")
+    ):
+        return path.parent
+    inside = [
+        folder
+        for folder in path.glob("checkpoint-*")
+        if (folder / "adapter_config.json").is_file() or (folder / "config.json").is_file()
+    ]
+    return max(inside, key=lambda folder: [int(number) for number in _NUMBER.findall(folder.name)], default=None)
+
+
+def _adapter(path: Path, base: str | None, how: str) -> Detected:
+    settings = read_json(path / "adapter_config.json")
+    trained_on = str(settings.get("base_model_name_or_path") or "")
+    if base is None and not trained_on:
+        raise BadRequest(f"the adapter {path} does not name its base", hint="Say it: --base PATH|ID", code="no_base")
+    model = base or trained_on
+    there = Path(model).expanduser()
+    for folder in (Path.cwd(), path, path.parent):
+        if (folder / there).is_dir():
+            return _adapter_on(path, str((folder / there).absolute()), settings, how)
+    if not is_hub_id(model):
+        text = f"the adapter {path} was trained on {model}, which is not on this machine"
+        raise BadRequest(text, hint="Say where its base is: --base PATH|ID", code="no_base")
+    return _adapter_on(path, model, settings, how)
+
+
+def _adapter_on(path: Path, base: str, settings: Mapping[str, object], how: str) -> Detected:
+    kind = str(settings.get("peft_type") or "PEFT")
+    text = f"{how or 'an adapter'} ({kind}) on {base}"
+    return Detected("adapter", text, {"model": base, "adapter": str(path)})
+
+
+def _model(path: Path, how: str = "") -> Detected:
+    config = read_json(path / "config.json")
+    family = str(config.get("model_type") or "unknown")
+    entry: dict[str, object] = {"model": str(path)}
+    remarks = []
+    quantized = config.get("quantization_config")
+    kind, text = "base", f"a model of the family {family}"
+    if isinstance(quantized, dict):
+        kind, text = "quantized", f"{text}, quantized with {quantized.get('quant_method') or 'bitsandbytes'}"
+    elif any((path / name).exists() for name in _MERGED) or "merged" in path.name.lower():
+        kind, text = "merged", f"a merged model of the family {family}"
+    if not _has_chat_template(path):
+        entry["prompt"] = "plain"
+        remarks.append("It has no chat template: `prompt: plain` joins the texts of the messages.")
+    if "auto_map" in config and not first_release(family):
+        remarks.append("Only its own Python code knows this family. If you trust that code: trust_remote_code: true")
+    return Detected(kind, how + text, entry, tuple(remarks))
+
+
+def _has_chat_template(path: Path) -> bool:
+    if (path / "chat_template.jinja").is_file() or (path / "chat_template.json").is_file():
+        return True
+    try:
+        return bool(read_json(path / "tokenizer_config.json").get("chat_template"))
+    except ValueError:
+        return False
+
+
+def _gguf(path: Path) -> Detected:
+    command = ["llama-server", "--model", str(path), "--host", "127.0.0.1", "--port", "{port}"]
+    remark = "The transformers engine does not read GGUF: the entry starts llama-server, which must be on PATH."
+    return Detected("gguf", "a GGUF file", {"engine": "command", "command": command, "health": "/health"}, (remark,))

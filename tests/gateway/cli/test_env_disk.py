@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+
+def test_ls_names_the_models_and_the_disk_of_each_environment(home) -> None:
+    assert home.bain("env", "sync", "fake").returncode == 0
+    rows = json.loads(home.bain("env", "ls", "--json").stdout)
+    (ours,) = [row for row in rows if "fake" in row["models"]]
+    assert ours["disk_bytes"] > ours["own_bytes"] > 0
+    assert ours["last_used"]
+    table = home.bain("env", "ls", env={"COLUMNS": "300"}).stdout
+    assert "slow" in table, "all models that share it"
+    assert "each file counted once" in table
+
+
+def test_gc_removes_what_the_configuration_does_not_want(empty_home, tmp_path: Path) -> None:
+    file = tmp_path / "bain.yaml"
+    settings = {"environments": {"e": {"packages": ["six==1.16.0"]}}}
+    models = {"a": {"engine": "fake", "environment": "e"}, "b": {"engine": "fake"}}
+    file.write_text(json.dumps({**settings, "models": models}))
+    assert empty_home.bain("env", "sync", "a", "b").returncode == 0
+    file.write_text(json.dumps({**settings, "models": {"b": {"engine": "fake"}}}))
+    kept = json.loads(empty_home.bain("env", "gc", "--json").stdout)
+    assert sorted(row["kept"] for row in kept) == ["it was asked for minutes ago", "the configuration wants it"]
+    for used in (tmp_path / "environments" / "locks").glob("*.used"):
+        os.utime(used, (time.time() - 3600,) * 2)
+    planned = empty_home.bain("env", "gc", "--dry-run")
+    assert "would go" in planned.stdout
+    swept = empty_home.bain("env", "gc")
+    assert swept.returncode == 0
+    assert sorted(line.split(": ")[1] for line in swept.stdout.splitlines()) == [
+        "kept, the configuration wants it",
+        "removed",
+    ]
+    assert len(json.loads(empty_home.bain("env", "ls", "--json").stdout)) == 1
+
+
+def test_ls_shows_interpreters_that_are_used_as_they_are(empty_home, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    named = {"own": {"python_executable": "/usr/bin/python3"}}
+    file.write_text(json.dumps({"environments": named, "models": {"m": {"engine": "fake", "environment": "own"}}}))
+    told = empty_home.bain("env", "ls", "--config", str(file))
+    assert "own: /usr/bin/python3, used as it is by m" in told.stderr
+    rows = json.loads(empty_home.bain("env", "ls", "--json", "--config", str(file)).stdout)
+    assert rows == [{"name": "own", "digest": None, "python": "/usr/bin/python3", "models": ["m"]}]

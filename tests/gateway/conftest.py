@@ -1,0 +1,33 @@
+"""Wheels made on the spot."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def make_wheel(tmp_path: Path) -> Callable[..., Path]:
+    """Make a wheel of one module; returns the folder that holds it."""
+
+    def make(name: str, version: str, source: str = "", requires: str = "", folder: str = "wheels") -> Path:
+        target = tmp_path / folder
+        target.mkdir(exist_ok=True)
+        info = f"{name}-{version}.dist-info"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        metadata += f"Requires-Dist: {requires}\n" if requires else ""
+        files = {
+            f"{name}.py": source or f"__version__ = {version!r}\n",
+            f"{info}/METADATA": metadata,
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+        with zipfile.ZipFile(target / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            for path, text in {**files, f"{info}/RECORD": record}.items():
+                wheel.writestr(path, text)
+        return target
+
+    return make

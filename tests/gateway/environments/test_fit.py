@@ -1,0 +1,82 @@
+"""Environments against the models they shall serve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bainmarie.catalog import ModelSpec
+from bainmarie.environments.environment import Environment
+from bainmarie.environments.fit import check_fit
+from bainmarie.errors import EnvironmentFailed
+
+from .checkpoints import LLAMA, make_adapter, make_model
+
+OLD = Environment(
+    name="old",
+    digest="d",
+    python=Path("/envs/d/bin/python"),
+    path=Path("/envs/d"),
+    versions={"torch": "2.13.0", "transformers": "4.46.3"},
+    architectures=("llama", "qwen2"),
+)
+
+
+def refused(environment: Environment, *models: ModelSpec) -> EnvironmentFailed:
+    with pytest.raises(EnvironmentFailed) as failure:
+        check_fit(models, environment)
+    return failure.value
+
+
+def model(tmp_path: Path, kind: str, **more: object) -> ModelSpec:
+    return ModelSpec("m", model=str(make_model(tmp_path / "m", {**LLAMA, "model_type": kind, **more})))
+
+
+def test_what_fits_passes(tmp_path: Path) -> None:
+    check_fit([model(tmp_path, "llama")], OLD)
+
+
+def test_an_architecture_that_came_later(tmp_path: Path) -> None:
+    error = refused(OLD, model(tmp_path, "qwen3"))
+    assert error.code == "architecture_unknown"
+    assert "transformers 4.46.3 does not know model_type qwen3 of model 'm' (known since 4.51)" in error.message
+    assert error.hint == "Write transformers>=4.51 in `environments: old: packages:`."
+
+
+def test_an_architecture_that_was_dropped(tmp_path: Path) -> None:
+    error = refused(replace(OLD, name="auto"), model(tmp_path, "transfo-xl"))
+    assert "known to 4.57 and earlier" in error.message
+    assert "transformers==4.57.*" in error.hint
+
+
+def test_an_interpreter_of_the_users_own_gets_the_command(tmp_path: Path) -> None:
+    error = refused(replace(OLD, path=None), model(tmp_path, "qwen3"))
+    assert "/envs/d/bin/python -m pip install 'transformers>=4.51'" in error.hint
+
+
+def test_own_code_needs_consent(tmp_path: Path) -> None:
+    spec = model(tmp_path, "mystery", auto_map={"AutoModelForCausalLM": "modeling_x.X"})
+    error = refused(OLD, spec)
+    assert error.code == "remote_code"
+    assert "`models: m: trust_remote_code: true`" in error.hint
+    check_fit([replace(spec, trust_remote_code=True)], OLD)
+
+
+def test_adapters_and_quantization_need_their_packages(tmp_path: Path) -> None:
+    base = model(tmp_path, "llama")
+    adapter = replace(base, name="a", adapter=str(make_adapter(tmp_path / "a")))
+    error = refused(OLD, base, adapter)
+    assert (error.code, "peft==" in error.hint) == ("package_missing", True)
+    assert "bitsandbytes" in refused(OLD, replace(base, quantization="nf4")).message
+    check_fit([base, adapter], replace(OLD, versions={**OLD.versions, "peft": "0.17.0"}))
+
+
+@pytest.mark.parametrize("spec", [ModelSpec("f", engine="fake"), ModelSpec("m", model="org/absent-from-every-cache")])
+def test_what_cannot_be_judged_passes(spec: ModelSpec) -> None:
+    check_fit([spec], OLD)
+
+
+def test_environments_that_do_not_say_what_they_know_pass(tmp_path: Path) -> None:
+    check_fit([model(tmp_path, "qwen3")], replace(OLD, architectures=()))
