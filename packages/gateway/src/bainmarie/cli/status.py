@@ -35,6 +35,9 @@ def status(as_json: bool) -> None:
     console.print(f"gateway {gateway['version']} at {gateway['address']}, pid {gateway['pid']}, home {gateway['home']}")
     console.print()
     console.print(table(told["models"], datetime.now(UTC)))
+    for server in told["fork_servers"]:
+        console.print()
+        console.print(fork_server(server))
     for model in told["models"]:
         error = model.get("last_error")
         if model["state"] == "failed" and error:
@@ -71,6 +74,13 @@ def table(models: list[dict[str, Any]], now: datetime) -> Table:
     for row in rows:
         drawn.add_row(*(row[index] for index in shown))
     return drawn
+
+
+def fork_server(server: dict[str, Any]) -> str:
+    """One line: it holds memory, so it is not hidden."""
+    workers = "1 worker" if server["workers"] == 1 else f"{server['workers']} workers"
+    held = terminal.memory(server["memory_bytes"]) or "memory not measured yet"
+    return f"fork server of environment {server['environment']}: pid {server['pid']}, {held}, {workers}"
 
 
 def ago(moment: str | None, now: datetime) -> str:

@@ -100,6 +100,16 @@ class ModelSettings(Shape):
     options: Mapping[str, JsonValue] = _table("Settings of one engine alone.")
 
 
+class WorkerSettings(Shape):
+    """How workers are started."""
+
+    fork_server: bool = Field(
+        default=True,
+        description="Keep one process for each environment that has imported torch and transformers, and fork workers "
+        "from it: a start in a fraction of a second. Linux, models on the CPU; others get a fresh process.",
+    )
+
+
 class EnvironmentSettings(Shape):
     """One Python environment that models share: packages to build from, or an interpreter to use as it is."""
 
@@ -178,3 +188,4 @@ class File(Shape):
     models: Mapping[Name, ModelSettings] = _table("Models by the name that requests use.")
     environments: Mapping[EnvironmentName, EnvironmentSettings] = _table("Python environments by name.")
     tools: ToolSettings = ToolSettings()
+    workers: WorkerSettings = WorkerSettings()
