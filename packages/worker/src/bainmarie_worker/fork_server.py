@@ -43,11 +43,16 @@ _LIFE = 3
 """Where the shim holds its end of the pipe that tells its death."""
 
 
-def main() -> None:
-    """Serves until the gateway has no more use for it. Never returns: a forked process must not run its end."""
+def main(work: Callable[[], None] = worker.main) -> None:
+    """Serves until the gateway has no more use for it. Never returns: a forked process must not run its end.
+
+    `work` is what runs in each worker; it never returns either.
+    """
     control, shim_path = int(sys.argv[1]), sys.argv[2]
     _name("bain fork srv")
     lifeline.end_without_gil(0, True)
+    if select.select([0], [], [], 0)[0]:  # the gateway was gone before that
+        os._exit(0)
     shim = _module(shim_path)
     died = _children_died()
     messages = socket.socket(fileno=control)
@@ -63,7 +68,7 @@ def main() -> None:
             message, descriptors = _receive(messages)
             if not message:
                 os._exit(0)
-            _start(shim, json.loads(message), descriptors, messages)
+            _start(shim, json.loads(message), descriptors, messages, work)
             for descriptor in descriptors:
                 os.close(descriptor)
 
@@ -79,19 +84,25 @@ class ForkedWorker:
         self.returncode: int | None = None
 
 
-def fork_worker(settings: Any, bind: Callable[[], None]) -> ForkedWorker:
+def fork_worker(settings: Any, bind: Callable[[], None], work: Callable[[], None]) -> ForkedWorker:
     """In the shim: a worker in a new session with pipes of its own, bound to the shim's life by `bind`."""
     stdin, to_stdin = os.pipe()
     from_stderr, stderr = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _finally_exit(lambda: _be_worker(settings.cwd, bind, stdin, stderr))
+        _finally_exit(lambda: _be_worker(settings.cwd, bind, stdin, stderr, work))
     os.close(stdin)
     os.close(stderr)
     return ForkedWorker(pid, open(to_stdin, "wb", 0), open(from_stderr, "rb", 0))
 
 
-def _start(shim: ModuleType, wish: dict[str, Any], descriptors: list[int], messages: socket.socket) -> None:
+def _start(
+    shim: ModuleType,
+    wish: dict[str, Any],
+    descriptors: list[int],
+    messages: socket.socket,
+    work: Callable[[], None],
+) -> None:
     """Forks a shim for that start, or says on its stdout why not."""
     _, stdout, _ = descriptors
     preload.preload(wish["engine"], wish["model"], wish["adapters"])
@@ -110,10 +121,11 @@ def _start(shim: ModuleType, wish: dict[str, Any], descriptors: list[int], messa
         return
     if pid == 0:
         messages.detach()  # closed below by its number; this object must not close another's number later
-        _finally_exit(lambda: _be_shim(shim, wish["settings"], *descriptors))
+        _finally_exit(lambda: _be_shim(shim, wish["settings"], descriptors, work))
 
 
-def _be_shim(shim: ModuleType, settings: dict[str, Any], stdin: int, stdout: int, life: int) -> None:
+def _be_shim(shim: ModuleType, settings: dict[str, Any], descriptors: list[int], work: Callable[[], None]) -> None:
+    stdin, stdout, life = descriptors
     os.setsid()
     _name("bain shim")
     os.dup2(stdin, 0)
@@ -121,10 +133,10 @@ def _be_shim(shim: ModuleType, settings: dict[str, Any], stdin: int, stdout: int
     os.dup2(life, _LIFE)
     _close_from(_LIFE + 1)
     if _answer(1, forked=os.getpid()):
-        shim.run(shim.Settings(argv=[], **settings), fork_worker)
+        shim.run(shim.Settings(argv=[], **settings), lambda settings, bind: fork_worker(settings, bind, work))
 
 
-def _be_worker(cwd: str, bind: Callable[[], None], stdin: int, stderr: int) -> None:
+def _be_worker(cwd: str, bind: Callable[[], None], stdin: int, stderr: int, work: Callable[[], None]) -> None:
     os.setsid()
     bind()
     _name("bain worker")
@@ -139,7 +151,7 @@ def _be_worker(cwd: str, bind: Callable[[], None], stdin: int, stderr: int) -> N
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()  # else all workers would draw the same numbers
-    worker.main()
+    work()
 
 
 def _answer(stdout: int, **said: object) -> bool:

@@ -45,9 +45,10 @@ class ForkServerStatus:
 class ForkingLauncher:
     """A `Launcher` that forks where it can, and leaves the rest to `fresh`. `close` it after its workers' end."""
 
-    def __init__(self, fresh: LocalLauncher, *, idle: float = _IDLE) -> None:
+    def __init__(self, fresh: LocalLauncher, *, idle: float = _IDLE, answer_room: float = _ANSWER_ROOM) -> None:
         self._fresh = fresh
         self._idle = idle
+        self._answer_room = answer_room
         self._servers: dict[ForkServerKey, asyncio.Task[ForkServer]] = {}
         self._broken: dict[ForkServerKey, tuple[float, str]] = {}
         self._asked: dict[LocalWorker, tuple[ForkedShim, ForkServer]] = {}
@@ -74,7 +75,7 @@ class ForkingLauncher:
         shim, server = self._asked.get(worker, (None, None))
         if shim is not None and server is not None and not shim.forked:
             worker.say(f"stop {grace}")
-            await asyncio.wait({worker.ended}, timeout=_ANSWER_ROOM)
+            await asyncio.wait({worker.ended}, timeout=self._answer_room)
             if not shim.forked and not worker.ended.done():
                 _log.warning("fork server %d does not answer and is ended", server.pid)
                 server.kill()
