@@ -29,7 +29,7 @@ class Start:
 
     def __init__(self, stdin: int, stdout: int, life: int, config: WorkerConfig) -> None:
         self.config = config
-        self.stdin, self.stdout, self.life = stdin, open(stdout, "rb"), life
+        self.stdin, self.stdout, self.life = stdin, os.fdopen(stdout, "rb"), life
         with contextlib.suppress(BrokenPipeError):
             os.write(stdin, config.to_json().encode() + b"\n")
 
@@ -121,8 +121,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     assert made.process.returncode == 0
 
 
-def test_a_forked_worker_answers_as_a_fresh_one_does(server, worker, family):
-    forked = server.start(family.base)
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_forked_worker_answers_as_a_fresh_one_does(server, worker, family, device):
+    if device == "auto" and worker.events[-1].info["device"] != "cpu":
+        pytest.skip("`auto` takes an accelerator here")
+    forked = server.start(family.base, device=device)
     answer = forked.answer()
     seen = forked.until(Ready, Failed)
     assert isinstance(seen[0], Spawned)

@@ -21,7 +21,7 @@ from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.fork_server import ForkServerKey
 from bainmarie.workers.forking import ForkingLauncher, log_path
 from bainmarie.workers.launch import LaunchSpec, LocalLauncher, LocalWorker
-from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, paths
+from bainmarie_protocol import Event, Exited, Failed, Listening, Progress, Ready, Spawned, paths
 
 _KIT = runpy.run_path(str(Path(__file__).with_name("kit.py")))
 MakeSpec = Callable[..., LaunchSpec]
@@ -103,6 +103,7 @@ async def start_and_stop(spec: LaunchSpec) -> list[Event]:
 
 
 def check_order(seen: list[Event]) -> None:
+    assert seen.pop(0) == Progress("imports", detail="in the environment's fork server")
     assert [type(event) for event in seen] == [Spawned, Listening, Ready, Exited]
     assert isinstance(seen[0], Spawned)
     assert isinstance(seen[1], Listening)
@@ -158,6 +159,14 @@ async def test_other_variables_need_another_fork_server(launcher: ForkingLaunche
         "red",
         "blue",
     ]
+    for worker in workers:
+        assert await launcher.stop(worker, 1)
+
+
+async def test_other_packages_need_another_fork_server(launcher: ForkingLauncher, spec: MakeSpec) -> None:
+    """`python_executable:` is the user's own: what it has installed may change between two starts."""
+    workers = [await ready(launcher, replace(spec(name), installed=name)) for name in ("before", "after")]
+    assert [server.workers for server in launcher.status()] == [1, 1]
     for worker in workers:
         assert await launcher.stop(worker, 1)
 
@@ -265,7 +274,7 @@ async def test_stopped_before_the_fork_server_came_to_it(launcher: ForkingLaunch
     server = psutil.Process(launcher.status()[0].pid)
     async with asyncio.timeout(20):
         assert await launcher.stop(worker, 1)
-    assert [event async for event in worker.events()] == [Exited()]
+    assert [event async for event in worker.events()][1:] == [Exited()]
     psutil.wait_procs([server], timeout=10)
     assert gone(server)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import sys
@@ -50,6 +51,7 @@ def launch(
         environment=environment.digest,
         fork_server=() if fresh_because else (python, "-I", "-c", _program("fork_server")),
         fresh_because=fresh_because,
+        installed=hashlib.sha256(repr(sorted(environment.versions.items())).encode()).hexdigest(),
     )
 
 

@@ -24,14 +24,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ForkServerKey:
-    """What all workers of one fork server have in common: interpreter, import path, and every variable."""
+    """What all workers of one fork server have in common: interpreter, packages, import path, and every variable."""
 
     command: tuple[str, ...]
+    installed: str
     variables: tuple[tuple[str, str], ...]
 
     @staticmethod
     def of(spec: LaunchSpec) -> ForkServerKey:
-        return ForkServerKey(spec.fork_server, tuple(sorted(spec.env.items())))
+        return ForkServerKey(spec.fork_server, spec.installed, tuple(sorted(spec.env.items())))
 
 
 class ForkServer(asyncio.SubprocessProtocol):
@@ -42,6 +43,8 @@ class ForkServer(asyncio.SubprocessProtocol):
         self._starts = starts
         self.workers = 0
         """Those that were forked from it and are not dead."""
+        self.warm = False
+        """It has answered once: its imports are done."""
         self.memory = MemoryGauge(process_memory)
         self._idle: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()

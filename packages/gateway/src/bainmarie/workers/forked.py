@@ -20,9 +20,10 @@ from bainmarie.workers.launch import LocalWorker
 class ForkedShim(asyncio.SubprocessTransport):
     """One start. Calls the worker's methods as asyncio calls those of any subprocess protocol."""
 
-    def __init__(self, worker: LocalWorker, on_refused: Callable[[str], None]) -> None:
+    def __init__(self, worker: LocalWorker, on_answer: Callable[[], None], on_refused: Callable[[str], None]) -> None:
         super().__init__()
         self._worker = worker
+        self._on_answer = on_answer
         self._on_refused = on_refused
         self._pid = 0
         self._reason = "the fork server died"
@@ -73,6 +74,7 @@ class ForkedShim(asyncio.SubprocessTransport):
         self._line = line
         if not newline:
             return
+        self._on_answer()
         answer = json.loads(line)
         if "refused" in answer:
             self._reason = str(answer["refused"])

@@ -17,7 +17,7 @@ from bainmarie.errors import LoadFailed
 from bainmarie.workers.fork_server import ForkServer, ForkServerKey
 from bainmarie.workers.forked import ForkedShim
 from bainmarie.workers.launch import LaunchedWorker, LaunchSpec, LocalLauncher, LocalWorker, shim_settings
-from bainmarie_protocol import Failed
+from bainmarie_protocol import Failed, Progress
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +126,13 @@ class ForkingLauncher:
     async def _ask(self, server: ForkServer, worker: LocalWorker, spec: LaunchSpec) -> None:
         """Asks for a fork. What goes wrong from here on ends in a fresh process."""
         key = ForkServerKey.of(spec)
-        shim = ForkedShim(worker, lambda reason: self._refused(worker, spec, reason))
+
+        def answered() -> None:
+            server.warm = True
+
+        shim = ForkedShim(worker, answered, lambda reason: self._refused(worker, spec, reason))
+        if not server.warm:
+            worker.tell(Progress("imports", detail="in the environment's fork server"))
         worker.start = "forked"
         self._asked[worker] = shim, server
         server.joined()

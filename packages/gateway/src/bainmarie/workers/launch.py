@@ -43,6 +43,8 @@ class LaunchSpec:
     """Digest of the environment, for the status."""
     fork_server: tuple[str, ...] = ()
     """The command of the fork server that this worker can be forked from; empty where it needs a fresh process."""
+    installed: str = ""
+    """Changes with what is installed in the environment: a fork server that imported something else is not used."""
     fresh_because: str = ""
     """Why, for people."""
 
@@ -155,11 +157,15 @@ class LocalWorker(asyncio.SubprocessProtocol):
     def tail(self, lines: int = 40) -> str:
         return tail(self._log_path, lines)
 
+    def tell(self, event: Event) -> None:
+        """One more event, before those of the process."""
+        self._events.put_nowait(event)
+
     def give_up(self, failure: Failed | None) -> None:
         """In place of a process that could not be started: its only events."""
         if failure is not None:
-            self._events.put_nowait(failure)
-        self._events.put_nowait(Exited())
+            self.tell(failure)
+        self.tell(Exited())
         self._events.put_nowait(None)
         self.ended.set_result(None)
 
