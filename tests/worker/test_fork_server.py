@@ -95,7 +95,14 @@ class ForkServer:
             "grace": 1.0,
         }
         adapters = any(one.adapter for one in models)
-        wish = {"engine": engine, "model": str(model), "device": device, "adapters": adapters, "settings": settings}
+        wish = {
+            "engine": engine,
+            "model": str(model),
+            "device": device,
+            "adapters": adapters,
+            "settings": settings,
+            "word": "w",
+        }
         (stdin, to_stdin), (from_stdout, stdout), (alive, life) = os.pipe(), os.pipe(), os.pipe()
         ends = array.array("i", [stdin, stdout, life])
         self.messages.sendmsg([json.dumps(wish).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends)])

@@ -18,7 +18,7 @@ import pytest_asyncio
 import uvloop
 
 from bainmarie.workers.client import WorkerClient
-from bainmarie.workers.fork_server import ForkServerKey
+from bainmarie.workers.fork_server import WORD, ForkServerKey
 from bainmarie.workers.forking import ForkingLauncher, log_path
 from bainmarie.workers.launch import LaunchSpec, LocalLauncher, LocalWorker
 from bainmarie_protocol import Event, Exited, Failed, Listening, Progress, Ready, Spawned, paths
@@ -141,7 +141,8 @@ async def test_a_forked_worker_has_its_own_variables_folder_and_descriptors(
     one = replace(one, env={**one.env, "COLOUR": "red"})
     worker = await ready(launcher, one)
     variables = (await info(one, worker))["variables"]
-    assert {k: v for k, v in variables.items() if k != "LC_CTYPE"} == {"PATH": os.environ["PATH"], "COLOUR": "red"}
+    own = {k: v for k, v in variables.items() if k not in ("LC_CTYPE", WORD)}
+    assert own == {"PATH": os.environ["PATH"], "COLOUR": "red"}
     shim, forked = processes(worker)
     assert forked.cwd() == str(tmp_path)
     pipes = {os.readlink(f"/proc/{forked.pid}/fd/{number}") for number in (0, 1, 2)}
@@ -149,6 +150,23 @@ async def test_a_forked_worker_has_its_own_variables_folder_and_descriptors(
     assert len(pipes) == 3
     assert os.readlink(f"/proc/{shim.pid}/fd/2") == str(one.log)
     assert await launcher.stop(worker, 1)
+
+
+async def test_a_forked_tree_carries_a_word_of_its_own(
+    launcher: ForkingLauncher, spec: MakeSpec, tmp_path: Path
+) -> None:
+    """As others see it: so what a murdered shim left behind can be told from its siblings."""
+    daemon = tmp_path / "daemon"
+    one, other = spec("one", daemon=str(daemon)), spec("other")
+    workers = [await ready(launcher, one), await ready(launcher, other)]
+    trees = [{process.environ()[WORD] for process in processes(worker)} for worker in workers]
+    trees[0].add(psutil.Process(int(daemon.read_text())).environ()[WORD])
+    trees.append({psutil.Process(launcher.status()[0].pid).environ()[WORD]})
+    assert [len(words) for words in trees] == [1, 1, 1]
+    assert len(set.union(*trees)) == 3
+    assert (await info(one, workers[0]))["variables"][WORD] in trees[0]
+    for worker in workers:
+        assert await launcher.stop(worker, 1)
 
 
 async def test_other_variables_need_another_fork_server(launcher: ForkingLauncher, spec: MakeSpec) -> None:

@@ -3,9 +3,10 @@
 Started as `python -I -c BOOTSTRAP CONTROL SHIM` by the gateway, in the model's environment and with its variables.
 
 CONTROL   Descriptor of a SOCK_SEQPACKET socket. Each message is one start: JSON
-          {"engine", "model", "device", "adapters": bool, "settings": {...}} (`settings` as the shim has them, without
-          argv) and three descriptors: the shim's stdin and stdout, and the write end of a pipe that only the shim
-          holds: its end of file tells the gateway that the shim is dead. End of file: no more starts, exit status 0.
+          {"engine", "model", "device", "adapters": bool, "word", "settings": {...}} (`settings` as the shim has them,
+          without argv; `word` is what the variable BAIN_WORKER says in all processes of that tree) and three
+          descriptors: the shim's stdin and stdout, and the write end of a pipe that only the shim holds: its end of
+          file tells the gateway that the shim is dead. End of file: no more starts, exit status 0.
 SHIM      Path of the gateway's shim.py. The forked shim is that same program; only its worker is forked, not executed.
 stdin     The lifeline, never written to. When the gateway is gone the kernel ends this process by SIGIO (Linux),
           also in the middle of an import.
@@ -39,6 +40,7 @@ from bainmarie_worker import lifeline, preload
 
 _MESSAGE = 1 << 18
 _PR_SET_NAME = 15
+_WORD = "BAIN_WORKER"
 _LIFE = 3
 """Where the shim holds its end of the pipe that tells its death."""
 
@@ -121,19 +123,20 @@ def _start(
         return
     if pid == 0:
         messages.detach()  # closed below by its number; this object must not close another's number later
-        _finally_exit(lambda: _be_shim(shim, wish["settings"], descriptors, work))
+        _finally_exit(lambda: _be_shim(shim, wish, descriptors, work))
 
 
-def _be_shim(shim: ModuleType, settings: dict[str, Any], descriptors: list[int], work: Callable[[], None]) -> None:
+def _be_shim(shim: ModuleType, wish: dict[str, Any], descriptors: list[int], work: Callable[[], None]) -> None:
     stdin, stdout, life = descriptors
     os.setsid()
     _name("bain shim")
+    _mark(wish["word"])
     os.dup2(stdin, 0)
     os.dup2(stdout, 1)
     os.dup2(life, _LIFE)
     _close_from(_LIFE + 1)
     if _answer(1, forked=os.getpid()):
-        shim.run(shim.Settings(argv=[], **settings), lambda settings, bind: fork_worker(settings, bind, work))
+        shim.run(shim.Settings(argv=[], **wish["settings"]), lambda settings, bind: fork_worker(settings, bind, work))
 
 
 def _be_worker(cwd: str, bind: Callable[[], None], stdin: int, stderr: int, work: Callable[[], None]) -> None:
@@ -215,6 +218,19 @@ def _module(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _mark(word: str) -> None:
+    """Gives this process its own word, where others read it too.
+
+    /proc/PID/environ shows the memory in which the first variables of a process lie: that is overwritten in place.
+    """
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    place = getenv(_WORD.encode())
+    if place and len(os.environ[_WORD]) == len(word):
+        ctypes.memmove(place, word.encode(), len(word))
+    os.environ[_WORD] = word
 
 
 def _name(name: str) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,9 @@ from bainmarie.workers.launch import LaunchSpec
 from bainmarie.workers.memory import MemoryGauge, process_memory
 
 _log = logging.getLogger(__name__)
+
+WORD = "BAIN_WORKER"
+"""The variable whose value, a secret word, tells which tree a process belongs to."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class ForkServer(asyncio.SubprocessProtocol):
                     stdout=stderr,
                     stderr=stderr,
                     cwd=spec.cwd,
-                    env=dict(spec.env),
+                    env={**spec.env, WORD: new_word()},
                     start_new_session=True,
                     pass_fds=(theirs.fileno(),),
                 )
@@ -121,6 +125,11 @@ class ForkServer(asyncio.SubprocessProtocol):
         if self._idle is not None:
             self._idle.cancel()
         self.ended.set_result(_how(self._transport.get_returncode()))
+
+
+def new_word() -> str:
+    """All words have one length: a forked process overwrites its fork server's in place."""
+    return secrets.token_hex(16)
 
 
 def _how(code: int | None) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bainmarie.errors import LoadFailed
-from bainmarie.workers.fork_server import ForkServer, ForkServerKey
+from bainmarie.workers.fork_server import ForkServer, ForkServerKey, new_word
 from bainmarie.workers.forked import ForkedShim
 from bainmarie.workers.launch import LaunchedWorker, LaunchSpec, LocalLauncher, LocalWorker, shim_settings
 from bainmarie_protocol import Failed, Progress
@@ -197,5 +197,6 @@ def _wish(spec: LaunchSpec) -> dict[str, object]:
         "model": config.model,
         "device": config.device,
         "adapters": any(model.adapter for model in config.models),
+        "word": new_word(),
         "settings": shim_settings(spec),
     }
