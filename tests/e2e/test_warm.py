@@ -60,6 +60,8 @@ environments:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """The shim names the worker's command too, as its argument."""
+    """The shim names the worker's command too, as its argument; forked processes have one command and other names."""
+    if process.name().startswith("bain "):
+        return process.name() == "bain worker"
     command = " ".join(process.cmdline())
     return "bainmarie_worker" in command and "shim.py" not in command

@@ -13,8 +13,9 @@ import pytest
 from bainmarie import __version__
 from bainmarie.api.logs import follow, tail
 from bainmarie.api.page import policy
+from bainmarie.cli.status import fork_server
 
-from .conftest import Server, Start, until
+from .conftest import MODELS, Server, Start, until
 
 FIELDS = {
     *("id", "state", "engine", "environment", "pid", "in_flight", "queued", "restarts", "memory_bytes"),
@@ -41,6 +42,29 @@ async def test_status(server: Server) -> None:
     assert models["echo"]["last_error"] is None
     assert set(models["broken"]["last_error"]) >= {"code", "message", "hint", "log_tail"}
     assert models["other"]["state"] == "unloaded"
+
+
+async def test_the_status_tells_fork_servers(server: Server) -> None:
+    assert (await server.http.get("/api/status")).json()["fork_servers"] == []
+    await server.chat("echo")
+    status = (await server.http.get("/api/status")).json()
+    (told,) = status["fork_servers"]
+    assert set(told) == {"environment", "pid", "workers", "memory_bytes"}
+    assert told["workers"] == 1
+    echo = next(model for model in status["models"] if model["id"] == "echo")
+    assert echo["info"]["start"] == "forked"
+    assert told["pid"] not in (os.getpid(), echo["pid"])
+    assert "fork server of environment" in fork_server(told)
+    assert f"pid {told['pid']}" in fork_server(told)
+
+
+async def test_fork_servers_can_be_switched_off(start: Start) -> None:
+    server = await start(f"{MODELS}workers: {{fork_server: false}}\n")
+    await server.chat("echo")
+    status = (await server.http.get("/api/status")).json()
+    assert status["fork_servers"] == []
+    echo = next(model for model in status["models"] if model["id"] == "echo")
+    assert echo["info"]["start"] == "fresh process"
 
 
 async def test_events_begin_with_a_snapshot_and_go_on_with_changes(server: Server) -> None:

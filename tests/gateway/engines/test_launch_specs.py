@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from bainmarie import carried
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
+from bainmarie.engines.python_worker import why_fresh
 from bainmarie.environments.checkpoint import check_model_files
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.infer import infer
@@ -103,3 +105,34 @@ async def test_no_environment_is_built_for_an_engine_that_is_not_there(tmp_path:
     with pytest.raises(LoadFailed):
         await prepare(tmp_path, environments, ModelSpec("m", engine="command"))
     assert environments.asked == []
+
+
+@pytest.mark.parametrize(
+    ("device", "accelerator", "platform", "reason"),
+    [
+        ("cpu", "cpu", "linux", ""),
+        ("cpu", "cuda", "linux", ""),
+        ("auto", "cpu", "linux", ""),
+        ("auto", "", "linux", ""),
+        ("auto", "cuda", "linux", "it starts on cuda, not on the CPU"),
+        ("cuda:1", "cuda", "linux", "it starts on cuda:1, not on the CPU"),
+        ("cpu", "cpu", "darwin", "processes cannot be forked safely on darwin"),
+        ("cpu", "cpu", "win32", "processes cannot be forked safely on win32"),
+    ],
+)
+def test_which_workers_can_be_forked(device: str, accelerator: str, platform: str, reason: str) -> None:
+    assert why_fresh(device, accelerator, platform) == reason
+
+
+def test_the_fork_server_of_an_environment(tmp_path: Path) -> None:
+    environment = Environment("auto", "d1", Path("/env/bin/python"), Path("/env"), versions={"torch": "2.13.0"})
+    model = replace(BASE, device="cpu")
+    spec = engine("transformers")([model], environment, tmp_path, {})
+    assert spec.fork_server[:3] == ("/env/bin/python", "-I", "-c")
+    assert "bainmarie_worker.fork_server" in spec.fork_server[3]
+    assert spec.env["OMP_WAIT_POLICY"] == "PASSIVE"
+    changed = engine("transformers")([model], replace(environment, versions={"torch": "2.14.0"}), tmp_path, {})
+    assert spec.installed != changed.installed
+    on_cuda = engine("transformers")([replace(model, device="cuda:0")], environment, tmp_path, {})
+    assert on_cuda.fork_server == ()
+    assert on_cuda.fresh_because

@@ -1,6 +1,7 @@
 """A gateway without HTTP, made to be killed: a supervisor that loads one model. Run as a script.
 
-argv: HOME MODEL_OPTIONS_JSON. stdout: every state of the model, one a line.
+argv: HOME MODEL_OPTIONS_JSON [STATEMENT]. With a statement workers are forked; the fork server runs it first.
+stdout: every state of the model, one a line.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from bainmarie.catalog import Catalog
 from bainmarie.errors import BainError
 from bainmarie.events import EventBus
+from bainmarie.workers.forking import ForkingLauncher
 from bainmarie.workers.launch import LocalLauncher
 from bainmarie.workers.supervisor import Supervisor
 
@@ -24,11 +26,12 @@ async def main() -> None:
     kit = runpy.run_path(str(Path(__file__).with_name("kit.py")))
 
     async def prepare(models: Any, report: Any) -> Any:
-        return kit["launch_spec"](models, home)
+        return kit["launch_spec"](models, home, *sys.argv[3:])
 
     events = EventBus()
     catalog = Catalog({"m": kit["model"](**options)})
-    supervisor = Supervisor(catalog, None, LocalLauncher(), home, events, prepare=prepare)  # type: ignore[arg-type]
+    launcher = ForkingLauncher(LocalLauncher()) if sys.argv[3:] else LocalLauncher()
+    supervisor = Supervisor(catalog, None, launcher, home, events, prepare=prepare)  # type: ignore[arg-type]
     async with events.subscribe() as news:
         load = asyncio.create_task(supervisor.load("m"))
         async for _, data in news:

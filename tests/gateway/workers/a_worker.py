@@ -13,7 +13,7 @@ load:   {"load_seconds": s}     with progress
 ready:  {"noise": true}         lines on stdout that are no events
 served: CHAT echoes the body; {"chunks": n, "gap": s} streams n numbered chunks; {"die_after": n} kills itself then
         LOAD of an adapter whose directory ends with "bad" is a 400 adapter_mismatch
-        INFO {"adapters": [...], "adapter_loads": n}
+        INFO {"adapters": [...], "adapter_loads": n, "variables": {...}}
 """
 
 from __future__ import annotations
@@ -128,7 +128,14 @@ class Requests(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.answer(200, {"adapters": self.server.adapters, "adapter_loads": self.server.adapter_loads})
+        self.answer(
+            200,
+            {
+                "adapters": self.server.adapters,
+                "adapter_loads": self.server.adapter_loads,
+                "variables": dict(os.environ),
+            },
+        )
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bainmarie_protocol
+from bainmarie import carried
 from bainmarie.catalog import ModelSpec
 from bainmarie.engines.python_worker import log_path, served
 from bainmarie.workers.launch import LaunchSpec
@@ -31,7 +32,8 @@ def model(name: str = "m", adapter: str | None = None, keep_alive: float | None 
     )
 
 
-def launch_spec(models: Sequence[ModelSpec], home: Path) -> LaunchSpec:
+def launch_spec(models: Sequence[ModelSpec], home: Path, before: str = "") -> LaunchSpec:
+    """A start of `a_worker.py`. A fork server runs the statement `before` first."""
     config = WorkerConfig(
         name=models[0].name,
         engine="fake",
@@ -43,6 +45,10 @@ def launch_spec(models: Sequence[ModelSpec], home: Path) -> LaunchSpec:
     program = (
         f"import sys, runpy; sys.path[:0] = [{str(PROTOCOL)!r}]; runpy.run_path({str(A_WORKER)!r}, run_name='__main__')"
     )
+    forking = (
+        f"import sys, runpy; sys.path[:0] = {[str(path) for path in carried.worker_path()]!r}; {before}\n"
+        f"from bainmarie_worker import fork_server; fork_server.main(runpy.run_path({str(A_WORKER)!r})['main'])"
+    )
     return LaunchSpec(
         argv=(sys.executable, "-I", "-S", "-c", program),
         env={"PATH": os.environ["PATH"]},
@@ -50,4 +56,5 @@ def launch_spec(models: Sequence[ModelSpec], home: Path) -> LaunchSpec:
         log=log_path(models, home),
         cwd=home,
         environment="digest",
+        fork_server=(sys.executable, "-I", "-c", forking),
     )

@@ -30,10 +30,10 @@ def subreaper() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def a_gateway(home: Path, until: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+async def a_gateway(home: Path, until: str, *forking: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
     """A gateway process whose model has just reached that state; killed at the end."""
     gateway = await asyncio.create_subprocess_exec(
-        sys.executable, str(A_GATEWAY), str(home), json.dumps(options), stdout=asyncio.subprocess.PIPE
+        sys.executable, str(A_GATEWAY), str(home), json.dumps(options), *forking, stdout=asyncio.subprocess.PIPE
     )
     assert gateway.stdout is not None
     try:

@@ -22,6 +22,7 @@ from bainmarie.environments.store import EnvironmentStore
 from bainmarie.events import EventBus
 from bainmarie.settings import Settings
 from bainmarie.store.database import Database
+from bainmarie.workers.forking import ForkingLauncher
 from bainmarie.workers.launch import LocalLauncher
 from bainmarie.workers.supervisor import Supervisor
 from bainmarie.workers.worker import Prepare
@@ -43,7 +44,9 @@ def build_parts(
 ) -> Parts:
     """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
     catalog, events = settings.catalog(), EventBus()
-    supervisor = Supervisor(catalog, EnvironmentStore(home), LocalLauncher(), home, events, prepare=prepare)
+    fresh = LocalLauncher()
+    forking = ForkingLauncher(fresh) if settings.workers.fork_server else None
+    supervisor = Supervisor(catalog, EnvironmentStore(home), forking or fresh, home, events, prepare=prepare)
     database = Database(home / DATABASE)
     return Parts(
         settings=settings,
@@ -55,6 +58,7 @@ def build_parts(
         events=events,
         closing=closing or asyncio.Event(),
         stop=stop,
+        forking=forking,
     )
 
 
@@ -73,6 +77,8 @@ def build_app(parts: Parts) -> Starlette:
             parts.closing.set()
             await parts.runs.close()
             await parts.supervisor.close()
+            if parts.forking is not None:
+                await parts.forking.close()
 
     gateway = parts.settings.gateway
     app = Starlette(

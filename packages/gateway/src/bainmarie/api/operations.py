@@ -53,7 +53,11 @@ def routes(parts: Parts) -> list[Route]:
 
 def snapshot(parts: Parts) -> dict[str, object]:
     """What /api/status and `bain status --json` say."""
-    return {"gateway": asdict(parts.gateway), "models": [s.to_json() for s in parts.supervisor.status()]}
+    return {
+        "gateway": asdict(parts.gateway),
+        "fork_servers": [asdict(server) for server in parts.forking.status()] if parts.forking else [],
+        "models": [s.to_json() for s in parts.supervisor.status()],
+    }
 
 
 async def _events(parts: Parts) -> AsyncGenerator[bytes, None]:

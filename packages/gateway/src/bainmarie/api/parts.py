@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bainmarie.agent.runs import Runs
     from bainmarie.catalog import Catalog
     from bainmarie.settings import Settings
+    from bainmarie.workers.forking import ForkingLauncher
     from bainmarie.workers.supervisor import Supervisor
 
 
@@ -45,3 +46,5 @@ class Parts:
     events: EventBus
     closing: asyncio.Event
     stop: Callable[[], None]
+    forking: ForkingLauncher | None = None
+    """None where every worker gets a fresh process."""

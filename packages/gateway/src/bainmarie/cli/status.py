@@ -37,6 +37,9 @@ def status(as_json: bool) -> None:
     console.print(table(told["models"], datetime.now(UTC)))
     for limit, names in limits(told["models"]).items():
         console.print(f"{', '.join(names)}: {limit}", style="dim")
+    for server in told["fork_servers"]:
+        console.print()
+        console.print(fork_server(server))
     for model in told["models"]:
         error = model.get("last_error")
         if model["state"] == "failed" and error:
@@ -82,6 +85,13 @@ def limits(models: list[dict[str, Any]]) -> dict[str, list[str]]:
         for limit in (model.get("info") or {}).get("limits") or []:
             found.setdefault(str(limit), []).append(str(model["id"]))
     return found
+
+
+def fork_server(server: dict[str, Any]) -> str:
+    """One line: it holds memory, so it is not hidden."""
+    workers = "1 worker" if server["workers"] == 1 else f"{server['workers']} workers"
+    held = terminal.memory(server["memory_bytes"]) or "memory not measured yet"
+    return f"fork server of environment {server['environment']}: pid {server['pid']}, {held}, {workers}"
 
 
 def ago(moment: str | None, now: datetime) -> str:

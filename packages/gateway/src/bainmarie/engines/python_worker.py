@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,16 +44,38 @@ def launch(
         options=dict(first.options),
     )
     wish = EnvironmentSpec(name=environment.name, variables=tuple(environment.variables.items()))
-    paths = [str(path) for path in carried.worker_path()]
-    program = f"import sys; sys.path[:0] = {paths!r}; from bainmarie_worker.__main__ import main; main()"
+    python = str(environment.python)
+    fresh_because = why_fresh(first.device, environment.accelerator, sys.platform)
     return LaunchSpec(
-        argv=(str(environment.python), "-I", "-c", program),
+        argv=(python, "-I", "-c", _program("__main__")),
         env=worker_variables(environment, wish, environ),
         config=config,
         log=log_path(models, home),
         cwd=home,
         environment=environment.digest,
+        fork_server=() if fresh_because else (python, "-I", "-c", _program("fork_server")),
+        fresh_because=fresh_because,
+        installed=hashlib.sha256(repr(sorted(environment.versions.items())).encode()).hexdigest(),
     )
+
+
+def why_fresh(device: str, accelerator: str, platform: str) -> str:
+    """Why a worker cannot be forked but needs a fresh process; empty where it can be forked.
+
+    `accelerator` is what torch sees in the environment. An accelerator is set up in the process that uses it alone.
+    """
+    if platform in ("win32", "darwin"):
+        return f"processes cannot be forked safely on {platform}"
+    if device not in ("auto", "cpu"):
+        return f"it starts on {device}, not on the CPU"
+    if device == "auto" and accelerator not in ("", "cpu"):
+        return f"it starts on {accelerator}, not on the CPU"
+    return ""
+
+
+def _program(module: str) -> str:
+    paths = [str(path) for path in carried.worker_path()]
+    return f"import sys; sys.path[:0] = {paths!r}; from bainmarie_worker.{module} import main; main()"
 
 
 def served(model: ModelSpec) -> ServedModel:

@@ -137,6 +137,16 @@ EXCLUDED: Mapping[str, tuple[str, ...]] = {
 """Keys of an environment that say all that the others would."""
 
 
+class WorkerSettings(Shape):
+    """How workers are started."""
+
+    fork_server: bool = Field(
+        default=True,
+        description="Keep one process for each environment that has imported torch and transformers, and fork workers "
+        "from it: a start in a fraction of a second. Linux, models on the CPU; others get a fresh process.",
+    )
+
+
 class EnvironmentSettings(Shape):
     """One Python environment that models share: packages or a lock to build from, or an interpreter."""
 
@@ -219,3 +229,4 @@ class File(Shape):
     models: Mapping[Name, ModelSettings] = _table("Models by the name that requests use.")
     environments: Mapping[EnvironmentName, EnvironmentSettings] = _table("Python environments by name.")
     tools: ToolSettings = ToolSettings()
+    workers: WorkerSettings = WorkerSettings()

@@ -10,13 +10,13 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
 from bainmarie.errors import LoadFailed
 from bainmarie.workers import shim
-from bainmarie_protocol import MAX_LINE, Event, Exited, WorkerConfig, decode_event
+from bainmarie_protocol import MAX_LINE, Event, Exited, Failed, Ready, WorkerConfig, decode_event
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,12 @@ class LaunchSpec:
     cwd: Path
     environment: str = ""
     """Digest of the environment, for the status."""
+    fork_server: tuple[str, ...] = ()
+    """The command of the fork server that this worker can be forked from; empty where it needs a fresh process."""
+    installed: str = ""
+    """Changes with what is installed in the environment: a fork server that imported something else is not used."""
+    fresh_because: str = ""
+    """Why, for people."""
 
 
 class LaunchedWorker(Protocol):
@@ -72,22 +78,17 @@ class LocalLauncher:
     """Workers on this machine, each under its own shim."""
 
     async def start(self, spec: LaunchSpec) -> LocalWorker:
-        socket = spec.config.socket
-        spec.log.parent.mkdir(parents=True, exist_ok=True)
-        if socket:
-            Path(socket).unlink(missing_ok=True)  # noqa: ASYNC240 (one system call)
-        settings = {
-            "argv": spec.argv,
-            "cwd": str(spec.cwd),
-            "log": str(spec.log),
-            "log_bytes": _LOG_BYTES,
-            "socket": socket,
-            "grace": _TERM_GRACE,
-        }
+        worker = LocalWorker(spec.log)
+        await self.run(worker, spec)
+        return worker
+
+    async def run(self, worker: LocalWorker, spec: LaunchSpec) -> None:
+        """As `start`, for a worker that has no process yet."""
         try:
-            _, worker = await asyncio.get_running_loop().subprocess_exec(
-                lambda: LocalWorker(spec.log),
-                *(sys.executable, "-I", "-S", shim.__file__, json.dumps(settings)),
+            await asyncio.get_running_loop().subprocess_exec(
+                lambda: worker,
+                *(sys.executable, "-I", "-S", shim.__file__),
+                json.dumps({"argv": spec.argv, **shim_settings(spec)}),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=None,
@@ -97,10 +98,10 @@ class LocalLauncher:
         except OSError as error:
             raise LoadFailed(f"the worker's shim cannot be started: {error}", code="spawn_failed") from error
         worker.say(spec.config.to_json())
-        return worker
 
     async def stop(self, worker: LaunchedWorker, grace: float) -> bool:
         assert isinstance(worker, LocalWorker)
+        worker.unwanted = True
         worker.say(f"stop {grace}")
         done, _ = await asyncio.wait({worker.ended}, timeout=grace + _KILL_ROOM)
         if not done:
@@ -108,8 +109,28 @@ class LocalLauncher:
         return bool(done)
 
 
+def shim_settings(spec: LaunchSpec) -> dict[str, object]:
+    """What the shim is told, but for the program; on return its log has a folder and no stale socket is in the way."""
+    socket = spec.config.socket
+    spec.log.parent.mkdir(parents=True, exist_ok=True)
+    if socket:
+        Path(socket).unlink(missing_ok=True)
+    return {
+        "cwd": str(spec.cwd),
+        "log": str(spec.log),
+        "log_bytes": _LOG_BYTES,
+        "socket": socket,
+        "grace": _TERM_GRACE,
+    }
+
+
 class LocalWorker(asyncio.SubprocessProtocol):
     """One shim with its worker, seen through the shim's pipes."""
+
+    start = "fresh process"
+    """How it was started, and why so: shown in the info of the ready worker."""
+    unwanted = False
+    """Somebody has asked for its end: nothing more is started for it."""
 
     def __init__(self, log: Path) -> None:
         self._log_path = log
@@ -135,6 +156,18 @@ class LocalWorker(asyncio.SubprocessProtocol):
 
     def tail(self, lines: int = 40) -> str:
         return tail(self._log_path, lines)
+
+    def tell(self, event: Event) -> None:
+        """One more event, before those of the process."""
+        self._events.put_nowait(event)
+
+    def give_up(self, failure: Failed | None) -> None:
+        """In place of a process that could not be started: its only events."""
+        if failure is not None:
+            self.tell(failure)
+        self.tell(Exited())
+        self._events.put_nowait(None)
+        self.ended.set_result(None)
 
     # What asyncio calls:
 
@@ -168,6 +201,8 @@ class LocalWorker(asyncio.SubprocessProtocol):
         except ValueError as error:
             _log.warning("worker %d: %s", self.pid, error)
             return
+        if isinstance(event, Ready):
+            event = replace(event, info={**event.info, "start": self.start})
         if not self._said_exited:
             self._events.put_nowait(event)
         self._said_exited = self._said_exited or isinstance(event, Exited)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,8 @@ _FRESH = 5.0
 class MemoryGauge:
     """The memory of a process tree, measured beside the event loop and only while somebody asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, measure: Callable[[int], int] | None = None) -> None:
+        self._size_of = measure or tree_memory
         self.watch(None)
 
     def watch(self, pid: int | None) -> None:
@@ -33,7 +35,7 @@ class MemoryGauge:
 
     async def _measure(self, pid: int) -> None:
         task = self._task
-        size = await asyncio.to_thread(tree_memory, pid)
+        size = await asyncio.to_thread(self._size_of, pid)
         if task is self._task:  # else something else is watched by now
             self._bytes, self._measured, self._task = size, time.monotonic(), None
 
@@ -44,19 +46,20 @@ def tree_memory(pid: int) -> int:
     Shared pages of a mapped weights file are thus counted once over all workers. 0 where the process is gone.
     """
     try:
-        return sum(_process_memory(process) for process in psutil.Process(pid).children(recursive=True))
+        return sum(process_memory(process.pid) for process in psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return 0
 
 
-def _process_memory(process: psutil.Process) -> int:
+def process_memory(pid: int) -> int:
+    """The same for one process alone."""
     try:
-        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     except OSError:  # not Linux, not ours, or gone
         pass
     try:
-        return int(process.memory_info().rss)
+        return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0

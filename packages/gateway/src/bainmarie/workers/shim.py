@@ -1,8 +1,9 @@
 """The process between gateway and worker: it owns the worker's process tree, its log and its death.
 
 Runs as a script, isolated (`python -I -S shim.py SETTINGS`), with the gateway's interpreter and nothing but the
-standard library. One thread only: PR_SET_PDEATHSIG follows the parent's thread, so a worker may bind its life to the
-shim's, never to the gateway's. The shim itself learns of the gateway's death from the end of its stdin.
+standard library; or, through `run`, in a process that the fork server of an environment has forked (Python >= 3.9).
+One thread only: PR_SET_PDEATHSIG follows the parent's thread, so a worker may bind its life to the shim's, never to
+the gateway's. The shim itself learns of the gateway's death from the end of its stdin.
 
 argv[1]  JSON: {"argv": [...], "cwd": str, "log": path, "log_bytes": int, "socket": path or "", "grace": seconds}
 stdin    The first line goes to the worker's stdin as it is. Later lines are commands: `stop SECONDS`.
@@ -33,6 +34,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 LIFELINE_GRACE = 1.0
 """Seconds between TERM and KILL when the gateway is gone: short, nobody waits for an answer any more."""
@@ -48,11 +50,15 @@ _CHUNK = 1 << 16
 
 
 def main() -> None:
-    settings = Settings(**json.loads(sys.argv[1]))
+    run(Settings(**json.loads(sys.argv[1])), _execute)
+
+
+def run(settings: "Settings", start: "Start") -> None:
+    """Everything a shim does, in a process of its own that holds nothing but descriptors 0, 1 and 2."""
     log = Log(settings.log, settings.log_bytes)
     if _LINUX:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    Shim(settings, log).run()
+    Shim(settings, log, start).run()
 
 
 class Settings:
@@ -70,8 +76,9 @@ class Settings:
 class Shim:
     """One worker from its start until nothing of it is left."""
 
-    def __init__(self, settings: Settings, log: "Log") -> None:
+    def __init__(self, settings: Settings, log: "Log", start: "Start") -> None:
         self._settings = settings
+        self._start = start
         self._log = log
         self._poll = select.poll()
         self._status: int | None = None  # the worker's wait status, once it has exited
@@ -119,15 +126,7 @@ class Shim:
                     os._exit(1)
 
         try:
-            worker = subprocess.Popen(
-                self._settings.argv,
-                stdin=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=self._settings.cwd,
-                bufsize=0,
-                start_new_session=True,
-                preexec_fn=bind_to_shim,  # noqa: PLW1509 (one thread only)
-            )
+            worker = self._start(self._settings, bind_to_shim)
         except (OSError, subprocess.SubprocessError) as error:
             emit("failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}")
             emit("exited", code=127)
@@ -241,6 +240,23 @@ class Shim:
         except (ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies
             return False
         return True
+
+
+Start = Callable[[Settings, Callable[[], None]], "subprocess.Popen[bytes]"]
+"""Starts the worker in a new session, with pipes as stdin and stderr, and calls the function in it first. The fork
+server (bainmarie_worker.fork_server) brings its own. OSError where it cannot be started."""
+
+
+def _execute(settings: Settings, first: "Callable[[], None]") -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        settings.argv,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=settings.cwd,
+        bufsize=0,
+        start_new_session=True,
+        preexec_fn=first,  # noqa: PLW1509 (one thread only)
+    )
 
 
 class Log:

@@ -160,7 +160,8 @@ class Worker:
         elif state is State.READY:
             self.failure = None
             self.loaded_at = datetime.now(UTC)
-            self.memory.watch(self._root)
+            assert self._launching is not None
+            self.memory.watch(self._launching.result().pid)
             self._settle(None)
         elif state is State.STOPPING:
             self._settle(Failure("unloaded", f"model {self.models[0].name!r} was unloaded before it was ready"))
@@ -235,7 +236,6 @@ class Worker:
         self._launching = asyncio.create_task(self._launcher.start(spec))
         launched = await asyncio.shield(self._launching)
         self._started_at = self._heard_at = asyncio.get_running_loop().time()
-        self._root = launched.pid
         events = launched.events()
         while True:
             self._take(await self._next(events), spec.config)
