@@ -22,7 +22,9 @@ from bainmarie.environments.store import EnvironmentStore
 from bainmarie.events import EventBus
 from bainmarie.settings import Settings
 from bainmarie.store.database import Database
+from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.launch import LocalLauncher
+from bainmarie.workers.limits import Limits
 from bainmarie.workers.supervisor import Supervisor
 from bainmarie.workers.worker import Prepare
 
@@ -43,7 +45,16 @@ def build_parts(
 ) -> Parts:
     """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
     catalog, events = settings.catalog(), EventBus()
-    supervisor = Supervisor(catalog, EnvironmentStore(home), LocalLauncher(), home, events, prepare=prepare)
+    supervisor = Supervisor(
+        catalog,
+        EnvironmentStore(home),
+        LocalLauncher(),
+        home,
+        events,
+        limits=limits(settings),
+        back_off=BackOff(first=settings.workers.retry_gap),
+        prepare=prepare,
+    )
     database = Database(home / DATABASE)
     return Parts(
         settings=settings,
@@ -100,6 +111,21 @@ async def _recover(app: Starlette, parts: Parts) -> None:
         raise
     if interrupted:
         _log.warning("%d runs were cut off when the gateway ended the last time", interrupted)
+
+
+def limits(settings: Settings) -> Limits:
+    """The part of the configuration that workers need."""
+    workers = settings.workers
+    return Limits(
+        sign_of_life=workers.start_limit,
+        stall=workers.stall_limit,
+        load=workers.load_limit,
+        grace=workers.stop_grace,
+        silence=workers.silence_limit,
+        probe=workers.probe_limit,
+        parallel=workers.parallel,
+        queue=workers.queue,
+    )
 
 
 def tool_settings(settings: Settings) -> ToolSettings:

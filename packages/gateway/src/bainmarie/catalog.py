@@ -27,7 +27,7 @@ class ModelSpec:
     prompt: str = "chat"
     system_prompt: str | None = None
     environment: str = "auto"
-    """`auto` or a name of the configuration's environments."""
+    """`auto` or a name of the configuration's environments; empty for a `command` without one."""
     keep_alive: float | None = 1800.0
     """Seconds a worker stays after its last request; None is for ever, 0 unloads at once."""
     dtype: str = "auto"
@@ -36,6 +36,14 @@ class ModelSpec:
     context: int | None = None
     command: tuple[str, ...] = ()
     health: str = "/health"
+    folder: str = ""
+    """Where a `command` starts: the configuration file's folder. Empty for other engines."""
+    parallel: int | None = None
+    """Requests that the worker gets at once for this model; None takes the limit for all."""
+    queue: int | None = None
+    """Requests that may wait for it; None takes the limit for all."""
+    preload: bool = False
+    """Loaded when the gateway starts."""
     options: tuple[tuple[str, object], ...] = ()
     """Settings of one engine alone."""
 
@@ -43,6 +51,7 @@ class ModelSpec:
     def worker_key(self) -> str:
         """Models with the same key share a worker: all but name, adapter and chat settings is the same."""
         same = replace(self, name="", adapter=None, prompt="", system_prompt=None, keep_alive=None)
+        same = replace(same, parallel=None, queue=None, preload=False)
         if self.engine == "command":
             same = replace(same, name=self.name)
         text = json.dumps(same.__dict__, sort_keys=True, default=list)

@@ -45,7 +45,13 @@ class ModelSettings(Shape):
     model_config = ConfigDict(
         json_schema_extra={
             "if": {"properties": {"engine": {"const": "command"}}, "required": ["engine"]},
-            "then": {"required": ["command"]},
+            "then": {
+                "required": ["command"],
+                "properties": {
+                    "command": {"contains": {"pattern": r"\{(port|socket)\}"}},
+                    "environment": {"not": {"const": "auto"}},
+                },
+            },
             "else": {"properties": {"command": False, "health": False}},
         },
         protected_namespaces=(),
@@ -81,7 +87,8 @@ class ModelSettings(Shape):
     command: tuple[Text, ...] | None = Field(
         default=None,
         min_length=1,
-        description="For the engine `command`: program and arguments; `{port}` is filled in.",
+        description="For the engine `command`: program and arguments, with `{port}` or `{socket}` (and `{name}`) to be "
+        "filled in. It starts in the file's folder.",
     )
     health: Annotated[str, Field(pattern="^/")] | None = Field(
         default=None,
@@ -97,7 +104,34 @@ class ModelSettings(Shape):
         default=None, ge=1, description="Tokens of prompt and answer together; else the model's limit."
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model's files.")
+    parallel: int | None = Field(
+        default=None, ge=1, description="Requests that run at once; further ones wait. `workers.parallel` if not given."
+    )
+    queue: int | None = Field(
+        default=None, ge=0, description="Requests that may wait; further ones get a 429. `workers.queue` if not given."
+    )
+    preload: bool = Field(default=False, description="Load it when the gateway starts.")
     options: Mapping[str, JsonValue] = _table("Settings of one engine alone.")
+
+
+class WorkerSettings(Shape):
+    """Limits of every worker's life."""
+
+    start_limit: Duration = Field(default=180.0, description="From the start of the process to its first sign of life.")
+    stall_limit: Duration = Field(
+        default=300.0, description="A load without progress for so long has failed; one that makes progress goes on."
+    )
+    load_limit: Duration = Field(default=3600.0, description="For a whole load, whatever its progress.")
+    silence_limit: Duration = Field(
+        default=120.0, description="A worker with requests that sends nothing for so long is probed for signs of work."
+    )
+    probe_limit: Duration = Field(
+        default=30.0, description="For the answer to that probe; one that neither answers nor works is replaced."
+    )
+    stop_grace: Duration = Field(default=5.0, description="Between the wish to end and the kill.")
+    retry_gap: Duration = Field(default=1.0, description="After a first crash; it doubles with each further one.")
+    parallel: int = Field(default=256, ge=1, description="Requests of one model that run at once.")
+    queue: int = Field(default=1024, ge=0, description="Requests of one model that may wait.")
 
 
 class EnvironmentSettings(Shape):
@@ -178,3 +212,4 @@ class File(Shape):
     models: Mapping[Name, ModelSettings] = _table("Models by the name that requests use.")
     environments: Mapping[EnvironmentName, EnvironmentSettings] = _table("Python environments by name.")
     tools: ToolSettings = ToolSettings()
+    workers: WorkerSettings = WorkerSettings()

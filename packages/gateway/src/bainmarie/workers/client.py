@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 
@@ -19,16 +19,20 @@ class WorkerClient:
     """One worker's front door. `close` ends all connections; until then it may be used by many at once.
 
     Exactly one of `socket` (unix) and `port` (loopback, with `token`) is given. `tail` gives the end of the worker's
-    log for the error of a broken connection.
+    log for the error of a broken connection. `keep` is False for a server whose own limit for idle connections is not
+    known: each request then has its own.
     """
 
-    def __init__(self, *, socket: str = "", port: int = 0, token: str = "", tail: Callable[[], str] = str) -> None:
+    def __init__(
+        self, *, socket: str = "", port: int = 0, token: str = "", tail: Callable[[], str] = str, keep: bool = True
+    ) -> None:
         self._address = "http://worker" if socket else f"http://127.0.0.1:{port}"
         self._tail = tail
+        kept: dict[str, Any] = {"keepalive_timeout": _KEEP_CONNECTION} if keep else {"force_close": True}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(socket, limit=0, keepalive_timeout=_KEEP_CONNECTION)
+            connector=aiohttp.UnixConnector(socket, limit=0, **kept)
             if socket
-            else aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_CONNECTION),
+            else aiohttp.TCPConnector(limit=0, **kept),
             headers={"Authorization": f"Bearer {token}"} if token else None,
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,

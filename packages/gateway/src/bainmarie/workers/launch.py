@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -30,6 +30,16 @@ _PIPE_ROOM = 0.5
 
 
 @dataclass(frozen=True)
+class Door:
+    """Where a program that is not our worker listens, and how it tells that it is ready."""
+
+    health: str
+    """The path that answers 200 then."""
+    port: int = 0
+    """On loopback; 0 where it has the unix socket of the configuration."""
+
+
+@dataclass(frozen=True)
 class LaunchSpec:
     """All that is needed to start one worker."""
 
@@ -41,6 +51,8 @@ class LaunchSpec:
     cwd: Path
     environment: str = ""
     """Digest of the environment, for the status."""
+    door: Door | None = None
+    """For a program that is not our worker: it gets no configuration, says no events, and its stdout is log too."""
 
 
 class LaunchedWorker(Protocol):
@@ -50,7 +62,7 @@ class LaunchedWorker(Protocol):
     def pid(self) -> int:
         """The root of the process tree."""
 
-    def events(self) -> AsyncIterator[Event]:
+    def events(self) -> AsyncGenerator[Event, None]:
         """What it says, as it says it, up to its end. One reader only. The last one is always `Exited`."""
 
     def tail(self, lines: int = 40) -> str:
@@ -83,6 +95,7 @@ class LocalLauncher:
             "log_bytes": _LOG_BYTES,
             "socket": socket,
             "grace": _TERM_GRACE,
+            "foreign": spec.door is not None,
         }
         try:
             _, worker = await asyncio.get_running_loop().subprocess_exec(
@@ -96,7 +109,8 @@ class LocalLauncher:
             )
         except OSError as error:
             raise LoadFailed(f"the worker's shim cannot be started: {error}", code="spawn_failed") from error
-        worker.say(spec.config.to_json())
+        if spec.door is None:
+            worker.say(spec.config.to_json())
         return worker
 
     async def stop(self, worker: LaunchedWorker, grace: float) -> bool:
@@ -129,7 +143,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
         if pipe is not None and not pipe.is_closing():
             cast("asyncio.WriteTransport", pipe).write(line.encode() + b"\n")
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         while (event := await self._events.get()) is not None:
             yield event
 

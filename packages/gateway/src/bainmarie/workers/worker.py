@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -26,19 +26,24 @@ from enum import Enum
 from bainmarie.catalog import ModelSpec
 from bainmarie.errors import BainError, LoadFailed, OverCapacity
 from bainmarie.progress import Progress, Report
+from bainmarie.workers import readiness
 from bainmarie.workers.backoff import Attempt, BackOff, next_try
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.memory import MemoryGauge
-from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, WorkerConfig
+from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned
 from bainmarie_protocol import Progress as WorkerProgress
 
 _log = logging.getLogger(__name__)
 
 Prepare = Callable[[Sequence[ModelSpec], Report], Awaitable[LaunchSpec]]
 """Checks the models' files and makes their environment ready. Raises EnvironmentFailed, LoadFailed."""
+
+
+_PORTS = 5
+"""Starts of one load, each with a new port, where another program takes it each time."""
 
 
 class State(Enum):
@@ -206,6 +211,13 @@ class Worker:
         cause = self._cause()
         if self.state is not State.STOPPING:
             self._move(State.FAILED, cause)
+        await self._end_process()
+        self.info = {}
+        if self.state is State.STOPPING:
+            self._move(State.UNLOADED)
+
+    async def _end_process(self) -> None:
+        """On return nothing is left of the process, if there was one."""
         if self._client is not None:
             await self._client.close()
         if self._launching is not None:
@@ -213,9 +225,6 @@ class Worker:
             if self._launching.exception() is None:
                 await self._launcher.stop(self._launching.result(), self._limits.grace)
         self._client = self._launching = None
-        self.info = {}
-        if self.state is State.STOPPING:
-            self._move(State.UNLOADED)
 
     def _cause(self) -> Failure:
         if self._inner.cancelled():
@@ -228,19 +237,28 @@ class Worker:
 
     async def _bring_up_and_watch(self) -> None:
         """Never returns: raises what ended the start or the worker."""
-        spec = await self._prepare(self.models, self._progressed)
-        self.environment = spec.environment
-        self._move(State.STARTING)
-        self._progressed(Progress("process"))
-        self._launching = asyncio.create_task(self._launcher.start(spec))
-        launched = await asyncio.shield(self._launching)
-        self._started_at = self._heard_at = asyncio.get_running_loop().time()
-        self._root = launched.pid
-        events = launched.events()
-        while True:
-            self._take(await self._next(events), spec.config)
+        for tries_left in reversed(range(_PORTS)):
+            spec = await self._prepare(self.models, self._progressed)
+            self.environment = spec.environment
+            if self.state is State.PREPARING:
+                self._move(State.STARTING)
+            self._progressed(Progress("process"))
+            self._launching = asyncio.create_task(self._launcher.start(spec))
+            launched = await asyncio.shield(self._launching)
+            self._started_at = self._heard_at = asyncio.get_running_loop().time()
+            self._root = launched.pid
+            try:
+                async with aclosing(
+                    launched.events() if spec.door is None else readiness.events(launched, spec)
+                ) as events:
+                    while True:
+                        self._take(await self._next(events), spec)
+            except LoadFailed as error:
+                if error.code != readiness.PORT_TAKEN or self.state is State.READY or not tries_left:
+                    raise
+            await self._end_process()
 
-    async def _next(self, events: AsyncIterator[Event]) -> Event:
+    async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
         """The next event, or LoadFailed where it takes longer than the state allows."""
         code, message, deadline = self._deadline()
         try:
@@ -266,7 +284,7 @@ class Worker:
             return "stalled", f"the load of {name!r} made no progress for {limits.stall:g} s", stalled
         return "load_too_long", f"the load of {name!r} took more than {limits.load:g} s", too_long
 
-    async def _last_words(self, events: AsyncIterator[Event]) -> None:
+    async def _last_words(self, events: AsyncGenerator[Event, None]) -> None:
         """Lets a failed worker end, so that its log is complete."""
         try:
             async with asyncio.timeout(self._limits.last_words):
@@ -275,12 +293,13 @@ class Worker:
         except TimeoutError:
             _log.warning("worker %s failed and did not exit", self.models[0].name)
 
-    def _take(self, event: Event, config: WorkerConfig) -> None:
+    def _take(self, event: Event, spec: LaunchSpec) -> None:
         if isinstance(event, Spawned):
             self.pid = event.pid
         elif isinstance(event, Listening):
-            self._client = WorkerClient(socket=config.socket, port=event.port, token=config.token, tail=self.tail)
-            self._move(State.LOADING)
+            self._client = _client(spec, event.port, self.tail)
+            if self.state is State.STARTING:
+                self._move(State.LOADING)
         elif isinstance(event, WorkerProgress):
             self._progressed(_progress(event))
         elif isinstance(event, Ready):
@@ -323,6 +342,11 @@ class Worker:
 
 def iso(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _client(spec: LaunchSpec, port: int, tail: Callable[[], str]) -> WorkerClient:
+    config = spec.config
+    return WorkerClient(socket=config.socket, port=port, token=config.token, tail=tail, keep=spec.door is None)
 
 
 def _progress(event: WorkerProgress) -> Progress:
