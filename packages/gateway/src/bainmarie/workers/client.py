@@ -90,6 +90,8 @@ class WorkerResponse:
     def __init__(self, response: aiohttp.ClientResponse, guard: Callable[[], AbstractContextManager[None]]) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
+        self.has_end = response.content_length is not None or "Transfer-Encoding" in response.headers
+        """False where the body ends with the connection, so that a death looks like an end (HTTP/1.0)."""
         self._content = response.content
         self._guard = guard
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bainmarie.catalog import ModelSpec
+from bainmarie.errors import OverCapacity
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
 from bainmarie.workers.client import WorkerClient
@@ -17,6 +18,7 @@ from bainmarie.workers.eviction import Use, expiry
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.status import ModelStatus
+from bainmarie.workers.turns import Turns
 from bainmarie.workers.worker import State, Worker, iso
 
 
@@ -48,6 +50,7 @@ class Group:
         self._on_change = on_change
         self._limits = limits
         self._usage = {model.name: _Usage() for model in models}
+        self._turns = {model.name: self._new_turns(model) for model in models}
         self._gates: dict[str, asyncio.Future[None]] = {}  # models on their way out: new callers wait for the end
         self._left = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -55,14 +58,16 @@ class Group:
     @asynccontextmanager
     async def lease(self, model: ModelSpec, report: Report | None) -> AsyncIterator[WorkerClient]:
         """A client of the ready worker; while it is held, the worker stays."""
-        usage = self._usage[model.name]
+        usage, turns = self._usage[model.name], self._turns[model.name]
+        turns.check()
         with self._counted(usage):
-            client = await self._ready(model, report)
-            usage.queued, usage.in_flight = usage.queued - 1, usage.in_flight + 1
-            try:
-                yield client
-            finally:
-                usage.queued, usage.in_flight = usage.queued + 1, usage.in_flight - 1
+            async with turns.turn():
+                client = await self._ready(model, report)
+                usage.queued, usage.in_flight = usage.queued - 1, usage.in_flight + 1
+                try:
+                    yield client
+                finally:
+                    usage.queued, usage.in_flight = usage.queued + 1, usage.in_flight - 1
 
     async def load(self, model: ModelSpec, report: Report | None) -> None:
         """Makes the model ready, also after failures that a request may not try again."""
@@ -93,6 +98,11 @@ class Group:
                 return
             await self.worker.stop()
             self.adapters.forget()
+
+    def drain(self, error: OverCapacity) -> None:
+        """Those who wait and those who come get that error; requests in flight go on."""
+        for turns in self._turns.values():
+            turns.close(error)
 
     async def close(self) -> None:
         """Ends the worker without waiting for requests. Nothing is started any more."""
@@ -131,6 +141,10 @@ class Group:
         if worker.state is State.FAILED or self._in_use(model.name):
             return worker.state, worker.failure
         return State.UNLOADED, worker.failure
+
+    def _new_turns(self, model: ModelSpec) -> Turns:
+        parallel = self._limits.parallel if model.parallel is None else model.parallel
+        return Turns(model.name, parallel, self._limits.queue if model.queue is None else model.queue)
 
     def _in_use(self, name: str) -> bool:
         usage = self._usage[name]

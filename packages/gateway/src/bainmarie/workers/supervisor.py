@@ -13,6 +13,7 @@ from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines.python_worker import log_path
 from bainmarie.environments.checkpoint import check_model_files
 from bainmarie.environments.infer import infer
+from bainmarie.errors import OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
@@ -109,6 +110,12 @@ class Supervisor:
     def tail(self, name: str, lines: int = 100) -> str:
         """The end of the log of the model's worker, of its latest start."""
         return tail(self.log_path(name), lines)
+
+    def drain(self) -> None:
+        """From now on nothing can be leased; who waits is told so. Leases that are held stay."""
+        self._draining = OverCapacity("the gateway is shutting down", code="shutting_down")
+        for group in self._groups.values():
+            group.drain(self._draining)
 
     async def close(self) -> None:
         """Ends all workers, all at once. Nothing can be leased any more. On return no process is left."""
