@@ -20,6 +20,7 @@ from bainmarie.api.guard import Guard
 from bainmarie.api.parts import GatewayInfo, Parts
 from bainmarie.environments.store import EnvironmentStore
 from bainmarie.events import EventBus
+from bainmarie.reload import Reload
 from bainmarie.settings import Settings
 from bainmarie.store.database import Database
 from bainmarie.workers.backoff import BackOff
@@ -55,15 +56,21 @@ def build_parts(
         back_off=BackOff(first=settings.workers.retry_gap),
         prepare=prepare,
     )
-    database = Database(home / DATABASE)
+    runs_ = Runs(Database(home / DATABASE), WorkerModels(supervisor), catalog, tool_settings(settings), events.publish)
+
+    def apply(new: Settings) -> None:
+        supervisor.reload(new.catalog())
+        runs_.change(tool_settings(new))
+
     return Parts(
         settings=settings,
         home=home,
         gateway=gateway,
         catalog=catalog,
         supervisor=supervisor,
-        runs=Runs(database, WorkerModels(supervisor), catalog, tool_settings(settings), events.publish),
+        runs=runs_,
         events=events,
+        reload=Reload(settings, apply, events),
         closing=closing or asyncio.Event(),
         stop=stop,
     )
@@ -79,7 +86,12 @@ def build_app(parts: Parts) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             await _recover(app, parts)
-            yield
+            parts.supervisor.preload()
+            following = asyncio.create_task(parts.reload.follow())
+            try:
+                yield
+            finally:
+                following.cancel()
         finally:
             parts.closing.set()
             await parts.runs.close()

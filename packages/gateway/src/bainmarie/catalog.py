@@ -58,9 +58,9 @@ class ModelSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Catalog:
-    """All models and environments that the configuration names."""
+    """All models and environments that the configuration names. Only `become` changes it."""
 
     models: Mapping[str, ModelSpec]
     environments: Mapping[str, EnvironmentSpec] = field(default_factory=dict)
@@ -81,6 +81,10 @@ class Catalog:
             code="model_not_found",
             param="model",
         )
+
+    def become(self, other: Catalog) -> None:
+        """From now on it is as `other`: the configuration was read anew."""
+        self.models, self.environments = other.models, other.environments
 
     def sharing(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
         """Every model that the worker of `spec` serves, `spec`'s base first, then by name."""

@@ -144,9 +144,9 @@ class _Server(uvicorn.Server):
         """Requests in flight end first; who comes meanwhile is answered that the gateway stops."""
         self._closing.set()
         self._drain()
-        limit = self.config.timeout_graceful_shutdown or 0
-        deadline = asyncio.get_running_loop().time() + limit
-        while self.server_state.tasks and not self.force_exit and asyncio.get_running_loop().time() < deadline:
+        limit, now = self.config.timeout_graceful_shutdown or 0, asyncio.get_running_loop().time
+        deadline = now() + limit
+        while self.server_state.tasks and not self.force_exit and now() < deadline:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(_DRAIN_LOOK)
         self.config.timeout_graceful_shutdown = min(limit, _LAST_WORDS)
         await super().shutdown(sockets)

@@ -55,7 +55,12 @@ def routes(parts: Parts) -> list[Route]:
 
 def snapshot(parts: Parts) -> dict[str, object]:
     """What /api/status and `bain status --json` say."""
-    return {"gateway": asdict(parts.gateway), "models": [s.to_json() for s in parts.supervisor.status()]}
+    configuration = asdict(parts.reload.state)
+    return {
+        "gateway": asdict(parts.gateway),
+        "configuration": configuration,
+        "models": [s.to_json() for s in parts.supervisor.status()],
+    }
 
 
 async def _events(parts: Parts) -> AsyncGenerator[bytes, None]:

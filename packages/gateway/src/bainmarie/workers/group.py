@@ -6,13 +6,14 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from bainmarie.catalog import ModelSpec
 from bainmarie.errors import OverCapacity
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.eviction import Use, expiry
 from bainmarie.workers.failure import Failure
@@ -41,18 +42,22 @@ class Group:
         models: Sequence[ModelSpec],
         make_worker: Callable[[Callable[[], None]], Worker],
         make_adapters: Callable[[Callable[[], None]], Adapters],
-        on_change: Callable[[], None],
+        announcer: Announcer,
         limits: Limits,
+        before: Sequence[Group] = (),
     ) -> None:
+        """`before` are groups that must be gone, by `retire`, before the worker may start."""
         self.models = models
+        self._before = tuple(before)
         self.worker = make_worker(self._worker_changed)
-        self.adapters = make_adapters(on_change)
-        self._on_change = on_change
+        self.announcer = announcer
+        self.adapters = make_adapters(announcer.changed)
         self._limits = limits
         self._usage = {model.name: _Usage() for model in models}
-        self._turns = {model.name: self._new_turns(model) for model in models}
+        self._turns = {model.name: Turns(model.name, *self._bounds(model)) for model in models}
         self._gates: dict[str, asyncio.Future[None]] = {}  # models on their way out: new callers wait for the end
         self._left = asyncio.Event()
+        self.retired = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
@@ -74,6 +79,26 @@ class Group:
         usage = self._usage[model.name]
         with self._counted(usage, touch=model.keep_alive != 0):  # else it would go before its first request
             await self._ready(model, report, manual=True)
+
+    def update(self, models: Sequence[ModelSpec]) -> None:
+        """The same models with other wishes about how long they stay and how many may wait."""
+        self.models = models
+        for model in models:
+            self._turns[model.name].limit(*self._bounds(model))
+        self._watch_idleness()
+
+    async def retire(self) -> bool:
+        """Ends the worker once nobody uses it or waits for it. True where there was one: its successor is wanted.
+
+        Whoever comes after this call is the successor's.
+        """
+        while any(usage.queued or usage.in_flight for usage in self._usage.values()):
+            self._left.clear()
+            await self._left.wait()
+        wanted = self.worker.state in (State.PREPARING, State.STARTING, State.LOADING, State.READY)
+        await self.worker.close()
+        self.retired.set()
+        return wanted
 
     async def unload(self, model: ModelSpec) -> None:
         """Frees the model: an adapter alone where the worker has other models in use, else the whole worker.
@@ -106,9 +131,15 @@ class Group:
 
     async def close(self) -> None:
         """Ends the worker without waiting for requests. Nothing is started any more."""
+        self._before = ()
         await self.worker.close()
 
     def status(self, model: ModelSpec) -> ModelStatus:
+        """While a predecessor has not gone, what there is of it."""
+        for group in self._before:
+            if model.name in group._usage and not group.retired.is_set():
+                old, queued = group.status(model), self._usage[model.name].queued
+                return replace(old, queued=old.queued + queued)
         worker, usage = self.worker, self._usage[model.name]
         state, failure = self._state(model)
         up = state is State.READY
@@ -142,9 +173,9 @@ class Group:
             return worker.state, worker.failure
         return State.UNLOADED, worker.failure
 
-    def _new_turns(self, model: ModelSpec) -> Turns:
+    def _bounds(self, model: ModelSpec) -> tuple[int, int]:
         parallel = self._limits.parallel if model.parallel is None else model.parallel
-        return Turns(model.name, parallel, self._limits.queue if model.queue is None else model.queue)
+        return parallel, self._limits.queue if model.queue is None else model.queue
 
     def _in_use(self, name: str) -> bool:
         usage = self._usage[name]
@@ -153,6 +184,9 @@ class Group:
     async def _ready(self, model: ModelSpec, report: Report | None, manual: bool = False) -> WorkerClient:
         while gate := self._gates.get(model.name):
             await asyncio.shield(gate)
+        for group in self._before:
+            await group.retired.wait()
+        self._before = ()
         client = await self.worker.ready(report, manual=manual)
         if model.adapter is not None:
             await self.adapters.ready(model, client, manual=manual)
@@ -224,4 +258,4 @@ class Group:
             self.adapters.reset()
             for usage in self._usage.values():
                 usage.used = None
-        self._on_change()
+        self.announcer.changed()
