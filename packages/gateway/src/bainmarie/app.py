@@ -26,11 +26,14 @@ from bainmarie.store.database import Database
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.launch import LocalLauncher
 from bainmarie.workers.limits import Limits
+from bainmarie.workers.records import Records
 from bainmarie.workers.supervisor import Supervisor
 from bainmarie.workers.worker import Prepare
 
 _log = logging.getLogger(__name__)
 
+RECORDS = Path("run", "workers")
+"""In the home: the process trees that the gateway has started."""
 DATABASE = "bainmarie.sqlite3"
 """In the home: runs, their items and approvals."""
 
@@ -49,7 +52,7 @@ def build_parts(
     supervisor = Supervisor(
         catalog,
         EnvironmentStore(home),
-        LocalLauncher(),
+        LocalLauncher(Records(home / RECORDS)),
         home,
         events,
         limits=limits(settings),
@@ -86,6 +89,8 @@ def build_app(parts: Parts) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             await _recover(app, parts)
+            if swept := await asyncio.to_thread(Records(parts.home / RECORDS).sweep):
+                _log.warning("ended %d processes that a former gateway had left behind", swept)
             parts.supervisor.preload()
             following = asyncio.create_task(parts.reload.follow())
             try:

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 from bainmarie.errors import LoadFailed
 from bainmarie.workers import shim
+from bainmarie.workers.records import WORD, Records
 from bainmarie_protocol import MAX_LINE, Event, Exited, WorkerConfig, decode_event
 
 _log = logging.getLogger(__name__)
@@ -81,10 +82,13 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Workers on this machine, each under its own shim."""
+    """Workers on this machine, each under its own shim. With `records` each tree is written down while it lives."""
+
+    def __init__(self, records: Records | None = None) -> None:
+        self._records = records
 
     async def start(self, spec: LaunchSpec) -> LocalWorker:
-        socket = spec.config.socket
+        socket, word = spec.config.socket, Records.new_word()
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         if socket:
             Path(socket).unlink(missing_ok=True)  # noqa: ASYNC240 (one system call)
@@ -104,11 +108,15 @@ class LocalLauncher:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=None,
-                env=dict(spec.env),
+                env={**spec.env, WORD: word},
                 start_new_session=True,
             )
         except OSError as error:
             raise LoadFailed(f"the worker's shim cannot be started: {error}", code="spawn_failed") from error
+        if self._records is not None:
+            records = self._records
+            records.add(word, worker.pid)
+            worker.ended.add_done_callback(lambda _: records.remove(word))
         if spec.door is None:
             worker.say(spec.config.to_json())
         return worker

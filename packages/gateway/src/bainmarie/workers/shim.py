@@ -226,6 +226,7 @@ class Shim:
         if self._kill_at is None or kill_at < self._kill_at:
             self._kill_at = kill_at
         self._signal_all(signal.SIGTERM)
+        self._signal_all(signal.SIGCONT)  # one that was stopped could not hear it
         if self._stdin >= 0:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(self._stdin)

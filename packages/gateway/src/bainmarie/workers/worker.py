@@ -26,14 +26,15 @@ from enum import Enum
 from bainmarie.catalog import ModelSpec
 from bainmarie.errors import BainError, LoadFailed, OverCapacity
 from bainmarie.progress import Progress, Report
-from bainmarie.workers import readiness
+from bainmarie.workers import oom, readiness
 from bainmarie.workers.backoff import Attempt, BackOff, next_try
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.memory import MemoryGauge
-from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned
+from bainmarie.workers.pulse import Probe, Pulse
+from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, paths
 from bainmarie_protocol import Progress as WorkerProgress
 
 _log = logging.getLogger(__name__)
@@ -103,6 +104,9 @@ class Worker:
         self._life: asyncio.Task[None] | None = None
         self._launching: asyncio.Task[LaunchedWorker] | None = None
         self._client: WorkerClient | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._lost: BainError | None = None
+        """Why a ready worker is given up while its process lives."""
 
     async def ready(self, report: Report | None = None, *, manual: bool = False) -> WorkerClient:
         """Waits until the worker is ready, starting it once for all who ask.
@@ -163,6 +167,8 @@ class Worker:
         if state is State.PREPARING:
             self._settled: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
         elif state is State.READY:
+            self._lost = None
+            self._pulse = asyncio.create_task(self._feel_pulse())
             self.failure = None
             self.loaded_at = datetime.now(UTC)
             self.memory.watch(self._root)
@@ -175,6 +181,9 @@ class Worker:
             self._settle(self.failure)
         elif state is State.UNLOADED:
             self.failure = None
+        if state is not State.READY and self._pulse is not None:
+            self._pulse.cancel()
+            self._pulse = None
         if state not in (*_ON_THE_WAY, State.READY):
             self.pid = self.loaded_at = None
             self.memory.watch(None)
@@ -219,7 +228,7 @@ class Worker:
     async def _end_process(self) -> None:
         """On return nothing is left of the process, if there was one."""
         if self._client is not None:
-            await self._client.close()
+            await self._client.close(self._lost)
         if self._launching is not None:
             await asyncio.wait({self._launching})
             if self._launching.exception() is None:
@@ -228,6 +237,8 @@ class Worker:
 
     def _cause(self) -> Failure:
         if self._inner.cancelled():
+            if self._lost is not None:
+                return Failure.of(self._lost, self.tail())
             return Failure("internal", "the start was cancelled")
         error = self._inner.exception()
         if isinstance(error, BainError):
@@ -247,6 +258,7 @@ class Worker:
             launched = await asyncio.shield(self._launching)
             self._started_at = self._heard_at = asyncio.get_running_loop().time()
             self._root = launched.pid
+            self._oom_kills = oom.kills()
             try:
                 async with aclosing(
                     launched.events() if spec.door is None else readiness.events(launched, spec)
@@ -257,6 +269,21 @@ class Worker:
                 if error.code != readiness.PORT_TAKEN or self.state is State.READY or not tries_left:
                     raise
             await self._end_process()
+
+    async def _feel_pulse(self) -> None:
+        assert self._client is not None
+        name = self.models[0].name
+        if self._spec.door is None:
+            probe: Probe = (paths.COMPLETIONS, {"model": name, "prompt": ".", "max_tokens": 1})
+        else:
+            message = {"role": "user", "content": "."}
+            probe = (paths.CHAT, {"model": name, "messages": [message], "max_tokens": 1})
+        pulse = Pulse(name, self._client, self._another_client, probe, self._root, self._limits)
+        self._lost = await pulse.lost()
+        self._inner.cancel()
+
+    def _another_client(self) -> WorkerClient:
+        return _client(self._spec, self._port, self.tail)
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
         """The next event, or LoadFailed where it takes longer than the state allows."""
@@ -297,7 +324,8 @@ class Worker:
         if isinstance(event, Spawned):
             self.pid = event.pid
         elif isinstance(event, Listening):
-            self._client = _client(spec, event.port, self.tail)
+            self._spec, self._port = spec, event.port
+            self._client = self._another_client()
             if self.state is State.STARTING:
                 self._move(State.LOADING)
         elif isinstance(event, WorkerProgress):
@@ -315,8 +343,12 @@ class Worker:
         doing = "it was ready" if self.state is State.READY else self.state.value
         said = [line.strip() for line in log_tail.splitlines() if line.strip()][-1:]
         message = f"the worker of {self.models[0].name!r} died while {doing} ({_how(event)})"
-        hint = "The system may have ended it for want of memory." if event.signal == signal.SIGKILL else ""
-        return LoadFailed(": ".join([message, *said]), code="worker_died", hint=hint, log_tail=log_tail)
+        code, hint = "worker_died", ""
+        if event.signal == signal.SIGKILL:
+            now = oom.kills()
+            hint = oom.told(self._oom_kills, now)
+            code = "out_of_memory" if (now or 0) > (self._oom_kills or 0) else code
+        return LoadFailed(": ".join([message, *said]), code=code, hint=hint, log_tail=log_tail)
 
     def _progressed(self, progress: Progress) -> None:
         if self.state not in _ON_THE_WAY:  # a late word of a build that was given up
