@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import httpx2
@@ -65,7 +66,7 @@ async def test_a_crash_loop_ends(tmp_path: Path, measured: Measured) -> None:
                 moments.append(time.monotonic() - began)
             await asyncio.sleep(gap / 20)
         assert starts(log) == 6
-        gaps = [b - a for a, b in zip(moments, moments[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(moments)]
         assert all(found >= 2**number * gap for number, found in enumerate(gaps)), gaps
         began = time.monotonic()
         told = (await house.ask("m")).json()["error"]

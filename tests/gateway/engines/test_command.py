@@ -114,5 +114,5 @@ def test_it_starts_in_the_files_folder_with_the_users_variables(
     assert ask(gateway, "mine").status_code == 503
     seen = (tmp_path / "seen").read_text()
     assert "'MINE': 'yes'" in seen
-    assert "BAIN_" not in seen
+    assert "BAIN_HOME" not in seen
     assert os.environ["PATH"] in seen
