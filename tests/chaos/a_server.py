@@ -9,6 +9,7 @@ while it starts:   --load S            seconds until /health says 200; a line of
                    --crash CODE        ends at once, with a last line
                    --ignore-term       TERM does nothing
                    --daemon            a grandchild detaches itself (setsid, double fork) and ignores TERM
+                   --hold BYTES        so much memory, touched
                    --flood BYTES       so many bytes of log, as fast as they are taken
 while it serves:   --token-seconds S   between two chunks
                    --die-after N       kills itself after N chunks
@@ -49,6 +50,7 @@ def main() -> None:
     if given.crash is not None:
         print("Traceback ...\nRuntimeError: out of luck", file=sys.stderr, flush=True)
         os._exit(given.crash)
+    HOARD.append(bytearray(b"x" * given.hold))
     left = given.flood
     while left > 0:
         left -= os.write(1, b"%015d\n" % left * 4096)
@@ -77,6 +79,7 @@ def parse() -> argparse.Namespace:
         ("token-seconds", float, 0.0),
         ("die-after", int, None),
         ("grow", int, 0),
+        ("hold", int, 0),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default)
     for name in ("hang", "gil", "ignore-term", "daemon", "wedge", "http10"):

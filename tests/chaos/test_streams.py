@@ -131,7 +131,7 @@ async def test_overload_is_refused_at_once_and_the_gateway_stays_quick(tmp_path:
         f"10x overload for {seconds} s",
         "only 200/429/503; rejections p99 under 50 ms; /health under 100 ms",
         f"{codes[200]} x 200, {codes[429]} x 429; rejections p50 {1000 * at(refused, 0.5):.0f} ms, "
-        f"p99 {1000 * at(refused, 0.99):.0f} ms; /health {1000 * max(health):.0f} ms at most; clients on both cores too",
+        f"p99 {1000 * at(refused, 0.99):.0f} ms; /health {1000 * max(health):.0f} ms at most; clients on these cores",
     )
 
 

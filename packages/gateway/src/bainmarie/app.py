@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from bainmarie.agent.policy import Rule, ToolSettings
 from bainmarie.agent.runs import Runs
 from bainmarie.agent.worker_chat import WorkerModels
-from bainmarie.api import generate, openai, operations, page, residency, runs
+from bainmarie.api import generate, openai, operations, page, plan, residency, runs
 from bainmarie.api.errors import EXCEPTION_HANDLERS
 from bainmarie.api.guard import Guard
 from bainmarie.api.parts import GatewayInfo, Parts
@@ -22,6 +22,7 @@ from bainmarie.environments.store import EnvironmentStore
 from bainmarie.events import EventBus
 from bainmarie.reload import Reload
 from bainmarie.settings import Settings
+from bainmarie.settings.values import bytes_of
 from bainmarie.store.database import Database
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.launch import LocalLauncher
@@ -58,6 +59,7 @@ def build_parts(
         limits=limits(settings),
         back_off=BackOff(first=settings.workers.retry_gap),
         prepare=prepare,
+        budget=bytes_of(settings.memory.cpu) if settings.memory.cpu else None,
     )
     runs_ = Runs(Database(home / DATABASE), WorkerModels(supervisor), catalog, tool_settings(settings), events.publish)
 
@@ -110,6 +112,7 @@ def build_app(parts: Parts) -> Starlette:
             *residency.routes(parts),
             *runs.routes(parts.runs, parts.closing),
             *operations.routes(parts),
+            *plan.routes(parts),
             *page.routes(),
         ],
         middleware=[Middleware(Guard, host=gateway.host, api_keys=gateway.api_keys)],

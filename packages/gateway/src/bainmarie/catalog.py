@@ -42,6 +42,10 @@ class ModelSpec:
     """Requests that the worker gets at once for this model; None takes the limit for all."""
     queue: int | None = None
     """Requests that may wait for it; None takes the limit for all."""
+    memory: int | None = None
+    """Bytes that its worker takes at most, by the user's word; used until it was measured."""
+    pinned: bool = False
+    """Never evicted for want of memory."""
     preload: bool = False
     """Loaded when the gateway starts."""
     options: tuple[tuple[str, object], ...] = ()
@@ -51,7 +55,7 @@ class ModelSpec:
     def worker_key(self) -> str:
         """Models with the same key share a worker: all but name, adapter and chat settings is the same."""
         same = replace(self, name="", adapter=None, prompt="", system_prompt=None, keep_alive=None)
-        same = replace(same, parallel=None, queue=None, preload=False)
+        same = replace(same, parallel=None, queue=None, preload=False, memory=None, pinned=False)
         if self.engine == "command":
             same = replace(same, name=self.name)
         text = json.dumps(same.__dict__, sort_keys=True, default=list)

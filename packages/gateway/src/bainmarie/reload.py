@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 """Between two looks at the file. It is read when two looks in a row have seen the same: nobody writes it any more."""
-_FIXED = ("gateway", "workers")
+_FIXED = ("gateway", "workers", "memory")
 """Sections that hold from the start of the gateway to its end."""
 
 _Seen = tuple[int, int, int] | None

@@ -12,6 +12,7 @@ from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.settings.builtin import with_built_in
 from bainmarie.settings.shape import Defaults, EnvironmentSettings, File, ModelSettings
+from bainmarie.settings.values import bytes_of
 
 
 class Settings(File):
@@ -75,6 +76,8 @@ def _model(name: str, model: ModelSettings, defaults: Defaults, folder: str) -> 
         folder=folder if own else "",
         parallel=model.parallel,
         queue=model.queue,
+        memory=None if model.memory is None else bytes_of(model.memory),
+        pinned=model.pinned,
         preload=model.preload,
         options=tuple(sorted(model.options.items())),
     )

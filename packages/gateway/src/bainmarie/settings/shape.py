@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from bainmarie.settings.values import Duration, EnvironmentName, ModelText, Name, PathText, SourceText, Text
+from bainmarie.settings.values import Duration, EnvironmentName, ModelText, Name, PathText, Size, SourceText, Text
 
 Approval = Literal["ask", "allow", "deny"]
 
@@ -110,6 +110,10 @@ class ModelSettings(Shape):
     queue: int | None = Field(
         default=None, ge=0, description="Requests that may wait; further ones get a 429. `workers.queue` if not given."
     )
+    memory: Size | None = Field(
+        default=None, description="Memory it takes at most, such as 4GiB; used until a load has been measured."
+    )
+    pinned: bool = Field(default=False, description="Never unloaded to make room for another model.")
     preload: bool = Field(default=False, description="Load it when the gateway starts.")
     options: Mapping[str, JsonValue] = _table("Settings of one engine alone.")
 
@@ -132,6 +136,16 @@ class WorkerSettings(Shape):
     retry_gap: Duration = Field(default=1.0, description="After a first crash; it doubles with each further one.")
     parallel: int = Field(default=256, ge=1, description="Requests of one model that run at once.")
     queue: int = Field(default=1024, ge=0, description="Requests of one model that may wait.")
+
+
+class MemorySettings(Shape):
+    """What all workers together may take."""
+
+    cpu: Size | None = Field(
+        default=None,
+        description="Such as 16GiB, or 80% of this machine's; idle models are unloaded to stay below. No limit if not "
+        "given.",
+    )
 
 
 class EnvironmentSettings(Shape):
@@ -213,3 +227,4 @@ class File(Shape):
     environments: Mapping[EnvironmentName, EnvironmentSettings] = _table("Python environments by name.")
     tools: ToolSettings = ToolSettings()
     workers: WorkerSettings = WorkerSettings()
+    memory: MemorySettings = MemorySettings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bainmarie.catalog import Catalog, ModelSpec
 
@@ -43,7 +44,8 @@ def _sharing(catalog: Catalog) -> dict[str, Sharing]:
 
 def _what(catalog: Catalog, models: Sharing) -> object:
     """All that a running process depends on."""
-    plain = [replace(model, keep_alive=None, parallel=None, queue=None, preload=False) for model in models]
+    free: dict[str, Any] = {"keep_alive": None, "parallel": None, "queue": None, "memory": None}
+    plain = [replace(model, preload=False, pinned=False, **free) for model in models]
     return plain, catalog.environments.get(models[0].environment)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from bainmarie.catalog import ModelSpec
 from bainmarie.errors import OverCapacity
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.admission import Admission
 from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.eviction import Use, expiry
@@ -41,6 +43,7 @@ class Group:
         self,
         models: Sequence[ModelSpec],
         make_worker: Callable[[Callable[[], None]], Worker],
+        admission: Admission,
         make_adapters: Callable[[Callable[[], None]], Adapters],
         announcer: Announcer,
         limits: Limits,
@@ -48,6 +51,9 @@ class Group:
     ) -> None:
         """`before` are groups that must be gone, by `retire`, before the worker may start."""
         self.models = models
+        self.promised: int | None = None
+        """Bytes that its worker may take; None while it has none."""
+        self._admission = admission
         self._before = tuple(before)
         self.worker = make_worker(self._worker_changed)
         self.announcer = announcer
@@ -99,6 +105,22 @@ class Group:
         await self.worker.close()
         self.retired.set()
         return wanted
+
+    def idle_seconds(self) -> float | None:
+        """Since the last use of a ready worker; None where it may not be evicted: it is used, on its way or pinned."""
+        used = any(usage.queued or usage.in_flight for usage in self._usage.values())
+        pinned = any(model.pinned for model in self.models)
+        if self.worker.state is not State.READY or used or pinned or self._gates:
+            return None
+        last = max((usage.used or 0.0 for usage in self._usage.values()), default=0.0)
+        return time.monotonic() - max(last, self._ready_since)
+
+    async def evict(self) -> None:
+        """Ends the worker if it is idle still. Whoever comes meanwhile waits, and then has it started anew."""
+        if self.idle_seconds() is not None:
+            with self._leaving([model.name for model in self.models]):
+                await self.worker.stop()
+                self.adapters.forget()
 
     async def unload(self, model: ModelSpec) -> None:
         """Frees the model: an adapter alone where the worker has other models in use, else the whole worker.
@@ -230,6 +252,7 @@ class Group:
     def _watch_idleness(self) -> None:
         """Without callers: sets the time at which the worker goes."""
         self._cancel_timer()
+        self.worker.memory.bytes()
         busy = any(usage.queued or usage.in_flight for usage in self._usage.values())
         if busy or self._gates or self.worker.state is not State.READY:
             return
@@ -253,7 +276,12 @@ class Group:
         if state is State.READY:
             self._ready_since = asyncio.get_running_loop().time()
             self._watch_idleness()
+        elif state is State.UNLOADED:
+            self.promised = None
         elif state in (State.STOPPING, State.FAILED):
+            self._admission.ended(self)
+            if state is State.FAILED:
+                self.promised = None
             self._cancel_timer()
             self.adapters.reset()
             for usage in self._usage.values():

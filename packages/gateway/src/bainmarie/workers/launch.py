@@ -116,10 +116,17 @@ class LocalLauncher:
         if self._records is not None:
             records = self._records
             records.add(word, worker.pid)
-            worker.ended.add_done_callback(lambda _: records.remove(word))
+            worker.ended.add_done_callback(lambda _: self._clear(records, word, worker))
         if spec.door is None:
             worker.say(spec.config.to_json())
         return worker
+
+    def _clear(self, records: Records, word: str, worker: LocalWorker) -> None:
+        """A shim that was killed could not end its tree: what it left is ended here."""
+        if worker.said_exited:
+            records.remove(word)
+        else:
+            asyncio.get_running_loop().run_in_executor(None, records.end, word)
 
     async def stop(self, worker: LaunchedWorker, grace: float) -> bool:
         assert isinstance(worker, LocalWorker)
@@ -137,7 +144,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
         self._log_path = log
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._rest = b""
-        self._said_exited = False
+        self.said_exited = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the shim is dead."""
 
@@ -179,7 +186,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
         """The shim is dead and reaped, and all it wrote was read."""
         self._closing.cancel()
         self._transport.close()
-        if not self._said_exited:
+        if not self.said_exited:
             self._events.put_nowait(Exited())
         self._events.put_nowait(None)
         self.ended.set_result(None)
@@ -190,9 +197,9 @@ class LocalWorker(asyncio.SubprocessProtocol):
         except ValueError as error:
             _log.warning("worker %d: %s", self.pid, error)
             return
-        if not self._said_exited:
+        if not self.said_exited:
             self._events.put_nowait(event)
-        self._said_exited = self._said_exited or isinstance(event, Exited)
+        self.said_exited = self.said_exited or isinstance(event, Exited)
 
 
 def tail(log: Path, lines: int = 40) -> str:

@@ -16,10 +16,14 @@ class MemoryGauge:
     """The memory of a process tree, measured beside the event loop and only while somebody asks."""
 
     def __init__(self) -> None:
+        self.peak = 0
+        """The largest measurement of the latest process, also after its end."""
         self.watch(None)
 
     def watch(self, pid: int | None) -> None:
         """From now on the tree below `pid`, measured anew; None: there is no process."""
+        if pid is not None:
+            self.peak = 0
         self._pid = pid
         self._bytes = 0
         self._measured = -_FRESH
@@ -36,6 +40,7 @@ class MemoryGauge:
         size = await asyncio.to_thread(tree_memory, pid)
         if task is self._task:  # else something else is watched by now
             self._bytes, self._measured, self._task = size, time.monotonic(), None
+            self.peak = max(self.peak, size)
 
 
 def tree_memory(pid: int) -> int:

@@ -55,7 +55,8 @@ async def events(launched: LaunchedWorker, spec: LaunchSpec) -> AsyncGenerator[E
 
 async def _told(launched: LaunchedWorker, spec: LaunchSpec, news: asyncio.Queue[Event | Exception]) -> None:
     async for event in launched.events():
-        if isinstance(event, Exited) and spec.door and spec.door.port and _lost_its_port(spec.door.port, launched):
+        said = isinstance(event, Exited) and (event.code, event.signal) != (None, None)  # else its shim was killed
+        if said and spec.door and spec.door.port and _lost_its_port(spec.door.port, launched):
             news.put_nowait(_taken(spec.door.port))
         news.put_nowait(event)
 

@@ -58,13 +58,16 @@ class Records:
 
     def sweep(self) -> int:
         """Ends what is left of trees that nobody owns any more; how many processes there were. The home is locked."""
-        ended = 0
-        for file in sorted(self._folder.glob("*.json")):
-            with suppress(ValueError, TypeError, OSError):
-                record = Record(**json.loads(file.read_text()))
-                if record.boot == boot():
-                    ended += _end(record)
-            file.unlink(missing_ok=True)
+        return sum(self.end(file.stem) for file in sorted(self._folder.glob("*.json")))
+
+    def end(self, word: str) -> int:
+        """Ends what is left of one tree, and forgets it."""
+        ended, file = 0, self._file(word)
+        with suppress(ValueError, TypeError, OSError):
+            record = Record(**json.loads(file.read_text()))
+            if record.boot == boot():
+                ended = _end(record)
+        file.unlink(missing_ok=True)
         return ended
 
     def _file(self, word: str) -> Path:

@@ -17,10 +17,13 @@ from bainmarie.errors import BainError, OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.admission import Admission
 from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.changes import changes
 from bainmarie.workers.client import WorkerClient
+from bainmarie.workers.eviction_plan import Plan
+from bainmarie.workers.footprints import Footprint, Footprints
 from bainmarie.workers.group import Group
 from bainmarie.workers.launch import Launcher, tail
 from bainmarie.workers.limits import Limits
@@ -58,7 +61,9 @@ class Supervisor:
         limits: Limits = Limits(),  # noqa: B008 (frozen)
         back_off: BackOff = BackOff(),  # noqa: B008 (frozen)
         prepare: Prepare | None = None,
+        budget: int | None = None,
     ) -> None:
+        """`budget`: bytes of memory for all workers together."""
         self._catalog = catalog
         self._home = home
         self._launcher = launcher
@@ -67,6 +72,9 @@ class Supervisor:
         self._back_off = back_off
         self._prepare = prepare or Preparation(catalog, environments, home, environ, check_model_files, infer)
         self._groups: dict[str, Group] = {}
+        self._admission = Admission(
+            budget, Footprints(home / "footprints.json"), lambda: (*self._retiring.values(), *self._groups.values())
+        )
         self._retiring: dict[asyncio.Task[bool], Group] = {}
         self._loads: set[asyncio.Task[None]] = set()
         self._draining: OverCapacity | None = None
@@ -97,6 +105,11 @@ class Supervisor:
         """
         spec = self._catalog.get(name)
         await self._groups[spec.worker_key].unload(spec)
+
+    async def plan(self, name: str) -> tuple[Plan, Footprint]:
+        """What loading the model would take and cost: memory, evictions, and the time of its last load."""
+        group = self._groups[self._catalog.get(name).worker_key]
+        return await self._admission.plan(group), await asyncio.to_thread(self._admission.footprint, group)
 
     def status(self) -> list[ModelStatus]:
         """Every model, in the catalog's order. Answered from memory."""
@@ -181,9 +194,14 @@ class Supervisor:
     def _group(self, models: Sequence[ModelSpec], before: Sequence[Group] = ()) -> Group:
         announcer = Announcer(self._events, lambda: [group.status(model) for model in models])
         limits, back_off = self._limits, self._back_off
+
+        async def admit() -> None:
+            await self._admission.admit(group)
+
         group = Group(
             models,
-            lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off),
+            lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off, admit),
+            self._admission,
             lambda changed: Adapters(models, check_model_files, changed, limits.adapter, back_off),
             announcer,
             limits,

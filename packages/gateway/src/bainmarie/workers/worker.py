@@ -80,7 +80,11 @@ class Worker:
         on_change: Callable[[], None],
         limits: Limits,
         back_off: BackOff,
+        admit: Callable[[], Awaitable[None]],
     ) -> None:
+        """`admit` returns when there is room for the process."""
+        self._admit = admit
+        self.load_seconds = 0.0
         self.models = models
         self.state = State.UNLOADED
         self.progress: Progress | None = None
@@ -171,7 +175,9 @@ class Worker:
             self._pulse = asyncio.create_task(self._feel_pulse())
             self.failure = None
             self.loaded_at = datetime.now(UTC)
+            self.load_seconds = asyncio.get_running_loop().time() - self._started_at
             self.memory.watch(self._root)
+            self.memory.bytes()
             self._settle(None)
         elif state is State.STOPPING:
             self._settle(Failure("unloaded", f"model {self.models[0].name!r} was unloaded before it was ready"))
@@ -252,6 +258,7 @@ class Worker:
             spec = await self._prepare(self.models, self._progressed)
             self.environment = spec.environment
             if self.state is State.PREPARING:
+                await self._admit()
                 self._move(State.STARTING)
             self._progressed(Progress("process"))
             self._launching = asyncio.create_task(self._launcher.start(spec))
