@@ -25,14 +25,16 @@ def kill(*processes: psutil.Process) -> None:
 async def test_a_murder_leaves_nothing(tmp_path: Path, measured: Measured, whom: str) -> None:
     """Half of the murders happen while the model loads."""
     took: list[float] = []
-    models = {"ready": model("--daemon"), "loads": model("--load=600", "--daemon")}
+    daemon = [] if whom == "both" else ["--daemon"]  # see the next test
+    models = {"ready": model(*daemon), "loads": model("--load=600", *daemon)}
     for number in range(times(2, 20)):
         before = set(psutil.Process().children(recursive=True))
         async with running(tmp_path / str(number), {"models": models}) as house:
             name = "loads" if number % 2 else "ready"
             await house.http.post("/models/load", json={"model": name})
             await house.until(name, "loading" if number % 2 else "ready")
-            await daemon_of(house)
+            if daemon:
+                await daemon_of(house)
             gateway, shims = psutil.Process(house.process.pid), house.shims()
             others = before | ({gateway} if whom == "shim" else set())
             kill(*(shims if whom == "shim" else [gateway] if whom == "gateway" else [gateway, *shims]))
@@ -42,10 +44,36 @@ async def test_a_murder_leaves_nothing(tmp_path: Path, measured: Measured, whom:
             if whom == "shim":
                 await house.until(name, "failed")
     measured(
-        f"SIGKILL of {'gateway and shim' if whom == 'both' else whom}, half of them during a load, "
-        "with a daemonized grandchild",
+        f"SIGKILL of {'gateway and shim' if whom == 'both' else whom}, half of them during a load"
+        f"{', with a daemonized grandchild' if daemon else ''}",
         "0 descendants left after 2 s",
         f"{len(took)} of {len(took)}: nothing left after {at(took, 0.5):.2f} s (median), {max(took):.2f} s at most",
+    )
+
+
+async def test_what_survives_the_murder_of_both_is_swept_by_the_next_gateway(
+    tmp_path: Path, measured: Measured
+) -> None:
+    """A grandchild that daemonized has no tie left to anybody: only the word in its environment tells whose it was."""
+    swept = 0
+    for number in range(times(1, 5)):
+        before = set(psutil.Process().children(recursive=True))
+        async with running(tmp_path / str(number), {"models": {"m": model("--daemon")}}) as house:
+            await house.load("m")
+            await daemon_of(house)
+            server = (await house.status("m"))["pid"]
+            (daemon,) = [p for p in house.below() if p not in house.shims() and p.pid != server]
+            kill(psutil.Process(house.process.pid), *house.shims())
+            await asyncio.to_thread(house.process.wait)
+            async with running(tmp_path / str(number), {"models": {}}):
+                assert daemon.status() == psutil.STATUS_ZOMBIE
+                swept += 1
+            await nothing_left(before)
+    measured(
+        "SIGKILL of gateway and shim at once, with a daemonized grandchild",
+        "0 descendants left after 2 s",
+        f"not held without a PID namespace: it lives on until the next gateway of the home starts, which ended "
+        f"{swept} of {swept}",
     )
 
 
