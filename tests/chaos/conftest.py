@@ -147,11 +147,15 @@ async def running(folder: Path, configuration: Configuration) -> AsyncIterator[H
     assert process.stdout is not None
     assert process.stdin is not None
     line = await asyncio.to_thread(process.stdout.readline)
-    assert line, (folder / "gateway.log").read_text()
+    told = json.loads(line) if line else {"error": (folder / "gateway.log").read_text()}
+    if "error" in told:
+        process.wait(20)
+        process.stdin.close()
+        process.stdout.close()
+        raise AssertionError(told["error"])
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-    address = json.loads(line)["address"]
     try:
-        async with httpx2.AsyncClient(base_url=address, timeout=120, limits=limits, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=told["address"], timeout=120, limits=limits, trust_env=False) as http:
             yield House(process, http, folder, home)
     finally:
         process.terminate()
