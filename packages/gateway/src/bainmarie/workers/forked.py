@@ -74,14 +74,13 @@ class ForkedShim(asyncio.SubprocessTransport):
         self._line = line
         if not newline:
             return
-        self._on_answer()
         answer = json.loads(line)
-        if "refused" in answer:
-            self._reason = str(answer["refused"])
-            return
-        self._pid = int(answer["forked"])
-        self._worker.pipe_data_received(1, rest)
-        if self._dead:
+        self._reason = str(answer.get("refused", self._reason))
+        self._pid = int(answer.get("forked", 0))
+        self._on_answer()
+        if self._pid:
+            self._worker.pipe_data_received(1, rest)
+        if self._pid and self._dead:
             self._worker.process_exited()
 
     def _died(self) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
+from bainmarie.engines.command import NO_ENVIRONMENT
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.infer import engine_needs
 from bainmarie.environments.spec import EnvironmentSpec
@@ -47,13 +48,16 @@ class Preparation:
     async def __call__(self, models: Sequence[ModelSpec], report: Report) -> LaunchSpec:
         """LoadFailed where the base's files are not fit; EnvironmentFailed. A broken adapter is left for later."""
         launch = engine(models[0].engine)
+        if not models[0].environment:
+            return launch(models, NO_ENVIRONMENT, self._home, self._environ)
         wish = await asyncio.to_thread(self._wish, models)
         environment = await self._environments.ensure(wish, report)
         return launch(models, environment, self._home, self._environ)
 
     def _wish(self, models: Sequence[ModelSpec]) -> EnvironmentSpec:
         base = replace(models[0], adapter=None)
-        self._check(base)
+        if base.engine != "command":
+            self._check(base)
         if base.environment != "auto":
             named = self._catalog.environments[base.environment]
             return replace(named, needs=engine_needs(base.engine))
