@@ -80,6 +80,14 @@ WRONG = [
         "models: {a: {model: x, trust_remote_code: 'yes'}}",
         "1:43: models.a.trust_remote_code: expected true or false, found the text 'yes'",
     ),
+    (
+        "models: {a: {engine: command, command: [x]}}",
+        "1:40: models.a.command: it needs '{port}' or '{socket}': where the server shall listen",
+    ),
+    (
+        'models: {a: {engine: command, command: ["{port}"], environment: auto}}',
+        "1:65: models.a: what a command needs is not known: name an environment, or leave the key out",
+    ),
     ("models: {a: {engine: command}}", "1:22: models.a: the engine 'command' needs the key 'command'"),
     (
         "models: {a: {model: x, command: [y]}}",
@@ -179,7 +187,7 @@ def test_the_example_of_the_design_is_accepted_and_understood() -> None:
 
 def test_what_is_not_served_yet_is_not_silent() -> None:
     notices = parse_settings(EXAMPLE, Path("/etc/bain.yaml")).notices()
-    assert [notice.split(":")[0] for notice in notices] == ["models.mine", "tools.mcp_servers", "tools.tool_server"]
+    assert [notice.split(":")[0] for notice in notices] == ["tools.mcp_servers", "tools.tool_server"]
     assert parse_settings("", Path("/etc/bain.yaml")).notices() == []
 
 

@@ -61,8 +61,8 @@ def test_every_way_to_load_reaches_the_worker(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_is_not_there() -> None:
-    with pytest.raises(LoadFailed, match="engine command is not there yet") as caught:
-        engine("command")
+    with pytest.raises(LoadFailed, match="engine vllm is not there yet") as caught:
+        engine("vllm")
     assert "transformers" in caught.value.hint
 
 
@@ -103,7 +103,7 @@ async def test_only_adapters_are_named(tmp_path: Path, environments: Any) -> Non
 
 async def test_no_environment_is_built_for_an_engine_that_is_not_there(tmp_path: Path, environments: Any) -> None:
     with pytest.raises(LoadFailed):
-        await prepare(tmp_path, environments, ModelSpec("m", engine="command"))
+        await prepare(tmp_path, environments, ModelSpec("m", engine="vllm"))
     assert environments.asked == []
 
 

@@ -18,9 +18,10 @@ import pytest_asyncio
 import uvloop
 
 from bainmarie.workers.client import WorkerClient
-from bainmarie.workers.fork_server import WORD, ForkServerKey
+from bainmarie.workers.fork_server import ForkServerKey
 from bainmarie.workers.forking import ForkingLauncher, log_path
 from bainmarie.workers.launch import LaunchSpec, LocalLauncher, LocalWorker
+from bainmarie.workers.records import WORD, Records
 from bainmarie_protocol import Event, Exited, Failed, Listening, Progress, Ready, Spawned, paths
 
 _KIT = runpy.run_path(str(Path(__file__).with_name("kit.py")))
@@ -344,3 +345,18 @@ async def test_its_memory_is_told(launcher: ForkingLauncher, spec: MakeSpec) -> 
     worker = await ready(launcher, spec())
     await until_true(lambda: launcher.status()[0].memory_bytes)
     assert await launcher.stop(worker, 1)
+
+
+async def test_what_a_murdered_shim_leaves_is_ended_and_its_siblings_are_not(spec: MakeSpec, tmp_path: Path) -> None:
+    launcher = ForkingLauncher(LocalLauncher(Records(tmp_path / "records")))
+    daemon = tmp_path / "daemon"
+    worker = await ready(launcher, spec("one", daemon=str(daemon)))
+    sibling = await ready(launcher, spec("other"))
+    detached = psutil.Process(int(daemon.read_text()))
+    assert len(list((tmp_path / "records").iterdir())) == 2
+    psutil.Process(worker.pid).kill()
+    await until_true(lambda: gone(detached))
+    assert not gone(processes(sibling)[1])
+    assert await launcher.stop(sibling, 1)
+    await launcher.close()
+    await until_true(lambda: not list((tmp_path / "records").iterdir()))

@@ -14,21 +14,28 @@ from starlette.middleware import Middleware
 from bainmarie.agent.policy import Rule, ToolSettings
 from bainmarie.agent.runs import Runs
 from bainmarie.agent.worker_chat import WorkerModels
-from bainmarie.api import generate, openai, operations, page, residency, runs
+from bainmarie.api import generate, openai, operations, page, plan, residency, runs
 from bainmarie.api.errors import EXCEPTION_HANDLERS
 from bainmarie.api.guard import Guard
 from bainmarie.api.parts import GatewayInfo, Parts
 from bainmarie.environments.store import EnvironmentStore
 from bainmarie.events import EventBus
+from bainmarie.reload import Reload
 from bainmarie.settings import Settings
+from bainmarie.settings.values import bytes_of
 from bainmarie.store.database import Database
+from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.forking import ForkingLauncher
 from bainmarie.workers.launch import LocalLauncher
+from bainmarie.workers.limits import Limits
+from bainmarie.workers.records import Records
 from bainmarie.workers.supervisor import Supervisor
 from bainmarie.workers.worker import Prepare
 
 _log = logging.getLogger(__name__)
 
+RECORDS = Path("run", "workers")
+"""In the home: the process trees that the gateway has started."""
 DATABASE = "bainmarie.sqlite3"
 """In the home: runs, their items and approvals."""
 
@@ -44,18 +51,34 @@ def build_parts(
 ) -> Parts:
     """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
     catalog, events = settings.catalog(), EventBus()
-    fresh = LocalLauncher()
+    fresh = LocalLauncher(Records(home / RECORDS))
     forking = ForkingLauncher(fresh) if settings.workers.fork_server else None
-    supervisor = Supervisor(catalog, EnvironmentStore(home), forking or fresh, home, events, prepare=prepare)
-    database = Database(home / DATABASE)
+    supervisor = Supervisor(
+        catalog,
+        EnvironmentStore(home),
+        forking or fresh,
+        home,
+        events,
+        limits=limits(settings),
+        back_off=BackOff(first=settings.workers.retry_gap),
+        prepare=prepare,
+        budget=bytes_of(settings.memory.cpu) if settings.memory.cpu else None,
+    )
+    runs_ = Runs(Database(home / DATABASE), WorkerModels(supervisor), catalog, tool_settings(settings), events.publish)
+
+    def apply(new: Settings) -> None:
+        supervisor.reload(new.catalog())
+        runs_.change(tool_settings(new))
+
     return Parts(
         settings=settings,
         home=home,
         gateway=gateway,
         catalog=catalog,
         supervisor=supervisor,
-        runs=Runs(database, WorkerModels(supervisor), catalog, tool_settings(settings), events.publish),
+        runs=runs_,
         events=events,
+        reload=Reload(settings, apply, events),
         closing=closing or asyncio.Event(),
         stop=stop,
         forking=forking,
@@ -72,7 +95,14 @@ def build_app(parts: Parts) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             await _recover(app, parts)
-            yield
+            if swept := await asyncio.to_thread(Records(parts.home / RECORDS).sweep):
+                _log.warning("ended %d processes that a former gateway had left behind", swept)
+            parts.supervisor.preload()
+            following = asyncio.create_task(parts.reload.follow())
+            try:
+                yield
+            finally:
+                following.cancel()
         finally:
             parts.closing.set()
             await parts.runs.close()
@@ -88,6 +118,7 @@ def build_app(parts: Parts) -> Starlette:
             *residency.routes(parts),
             *runs.routes(parts.runs, parts.closing),
             *operations.routes(parts),
+            *plan.routes(parts),
             *page.routes(),
         ],
         middleware=[Middleware(Guard, host=gateway.host, api_keys=gateway.api_keys)],
@@ -106,6 +137,21 @@ async def _recover(app: Starlette, parts: Parts) -> None:
         raise
     if interrupted:
         _log.warning("%d runs were cut off when the gateway ended the last time", interrupted)
+
+
+def limits(settings: Settings) -> Limits:
+    """The part of the configuration that workers need."""
+    workers = settings.workers
+    return Limits(
+        sign_of_life=workers.start_limit,
+        stall=workers.stall_limit,
+        load=workers.load_limit,
+        grace=workers.stop_grace,
+        silence=workers.silence_limit,
+        probe=workers.probe_limit,
+        parallel=workers.parallel,
+        queue=workers.queue,
+    )
 
 
 def tool_settings(settings: Settings) -> ToolSettings:

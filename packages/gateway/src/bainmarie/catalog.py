@@ -31,7 +31,7 @@ class ModelSpec:
     chat_template: str | None = None
     """The template itself, or the absolute path of a file with it; None is the adapter's or the model's own."""
     environment: str = "auto"
-    """`auto` or a name of the configuration's environments."""
+    """`auto` or a name of the configuration's environments; empty for a `command` without one."""
     keep_alive: float | None = 1800.0
     """Seconds a worker stays after its last request; None is for ever, 0 unloads at once."""
     dtype: str = "auto"
@@ -43,6 +43,18 @@ class ModelSpec:
     context: int | None = None
     command: tuple[str, ...] = ()
     health: str = "/health"
+    folder: str = ""
+    """Where a `command` starts: the configuration file's folder. Empty for other engines."""
+    parallel: int | None = None
+    """Requests that the worker gets at once for this model; None takes the limit for all."""
+    queue: int | None = None
+    """Requests that may wait for it; None takes the limit for all."""
+    memory: int | None = None
+    """Bytes that its worker takes at most, by the user's word; used until it was measured."""
+    pinned: bool = False
+    """Never evicted for want of memory."""
+    preload: bool = False
+    """Loaded when the gateway starts."""
     options: tuple[tuple[str, object], ...] = ()
     """Settings of one engine alone."""
 
@@ -50,15 +62,16 @@ class ModelSpec:
     def worker_key(self) -> str:
         """Models with the same key share a worker: all but name, adapter and chat settings is the same."""
         same = replace(self, name="", adapter=None, prompt="", system_prompt=None, chat_template=None, keep_alive=None)
+        same = replace(same, parallel=None, queue=None, preload=False, memory=None, pinned=False)
         if self.engine == "command":
             same = replace(same, name=self.name)
         text = json.dumps(same.__dict__, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Catalog:
-    """All models and environments that the configuration names."""
+    """All models and environments that the configuration names. Only `become` changes it."""
 
     models: Mapping[str, ModelSpec]
     environments: Mapping[str, EnvironmentSpec] = field(default_factory=dict)
@@ -79,6 +92,10 @@ class Catalog:
             code="model_not_found",
             param="model",
         )
+
+    def become(self, other: Catalog) -> None:
+        """From now on it is as `other`: the configuration was read anew."""
+        self.models, self.environments = other.models, other.environments
 
     def sharing(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
         """Every model that the worker of `spec` serves, `spec`'s base first, then by name."""

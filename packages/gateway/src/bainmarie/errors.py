@@ -11,7 +11,7 @@
     ├── GatewayUnreachable      503   7   no gateway, or its address is taken
     ├── SmokeTestFailed         500   8   `bain test`
     ├── ApprovalFailed          409   9   decided already, or the call has changed
-    └── OverCapacity            503  10   queue full, memory full
+    └── OverCapacity            503  10   memory full, or the gateway stops (QueueFull: 429)
 
 `message` says what happened and where, `hint` what to do next. `code` is stable, for programs.
 """
@@ -133,7 +133,27 @@ class ApprovalFailed(BainError):
 
 
 class OverCapacity(BainError):
+    """`retry_after`: seconds after which another try may go well."""
+
     status = 503
     exit_code = 10
     type = "capacity_error"
     code = "over_capacity"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str = "",
+        param: str | None = None,
+        log_tail: str = "",
+        retry_after: int = 5,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code, param=param, log_tail=log_tail)
+        self.retry_after = retry_after
+
+
+class QueueFull(OverCapacity):
+    status = 429
+    code = "queue_full"

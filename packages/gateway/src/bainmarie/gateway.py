@@ -36,6 +36,11 @@ _log = logging.getLogger(__name__)
 DRAIN_SECONDS = 10
 """How long running requests may take to end after the signal to stop."""
 
+_DRAIN_LOOK = 0.02
+"""Between two looks whether requests are left: a signal that forces the end must be seen too."""
+_LAST_WORDS = 1
+"""For requests that came while the last ones ended; what runs on then is cut."""
+
 
 def serve(
     settings: Settings,
@@ -90,7 +95,7 @@ def _serve(
         _log.info("gateway %s serves at %s, home %s", info.version, info.address, home)
         ready(info)
 
-    server = _Server(config, started, closing)
+    server = _Server(config, started, closing, parts.supervisor.drain)
     if lifeline is not None:
         threading.Thread(target=_watch, args=(lifeline, server), name="lifeline", daemon=True).start()
     with _stopped_by_signals(server):
@@ -112,8 +117,15 @@ def _failed_start(cause: Exception | None) -> BainError:
 class _Server(uvicorn.Server):
     """Tells when it has started and when it begins to stop, and takes a second TERM as seriously as a second INT."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None], closing: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        started: Callable[[], None],
+        closing: asyncio.Event,
+        drain: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._drain = drain
         self._tell_started = started
         self._closing = closing
 
@@ -129,7 +141,14 @@ class _Server(uvicorn.Server):
             self._tell_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Requests in flight end first; who comes meanwhile is answered that the gateway stops."""
         self._closing.set()
+        self._drain()
+        limit, now = self.config.timeout_graceful_shutdown or 0, asyncio.get_running_loop().time
+        deadline = now() + limit
+        while self.server_state.tasks and not self.force_exit and now() < deadline:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_DRAIN_LOOK)
+        self.config.timeout_graceful_shutdown = min(limit, _LAST_WORDS)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -67,6 +67,10 @@ class Runs:
         self._closing = False
         self.approvals = Approvals(database)
 
+    def change(self, settings: ToolSettings) -> None:
+        """For runs that start from now on."""
+        self._settings = settings
+
     async def recover(self) -> int:
         """Marks the runs that a crash cut off as interrupted; how many there were. Before anything is started."""
         return await self._store.recover()

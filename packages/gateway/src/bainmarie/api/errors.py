@@ -31,7 +31,7 @@ def answer(error: BainError, headers: Mapping[str, str] | None = None) -> JSONRe
     `x-should-retry` is what the OpenAI and Anthropic clients read: a model that cannot load would fail three times.
     """
     if isinstance(error, OverCapacity):
-        headers = {"Retry-After": "5", **(headers or {})}
+        headers = {"Retry-After": str(error.retry_after), **(headers or {})}
     elif error.status >= 500:
         headers = {"x-should-retry": "false", **(headers or {})}
     return JSONResponse(error.to_json(), error.status, dict(headers or {}))

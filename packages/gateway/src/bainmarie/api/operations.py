@@ -20,7 +20,9 @@ DEFAULT_LINES = 200
 
 def routes(parts: Parts) -> list[Route]:
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "version": parts.gateway.version})
+        stops = parts.closing.is_set()
+        told = {"status": "stopping" if stops else "ok", "version": parts.gateway.version}
+        return JSONResponse(told, 503 if stops else 200)
 
     async def status(request: Request) -> Response:
         return JSONResponse(snapshot(parts))
@@ -55,6 +57,7 @@ def snapshot(parts: Parts) -> dict[str, object]:
     """What /api/status and `bain status --json` say."""
     return {
         "gateway": asdict(parts.gateway),
+        "configuration": asdict(parts.reload.state),
         "fork_servers": [asdict(server) for server in parts.forking.status()] if parts.forking else [],
         "models": [s.to_json() for s in parts.supervisor.status()],
     }

@@ -16,6 +16,7 @@ from bainmarie.events import EventBus
 if TYPE_CHECKING:
     from bainmarie.agent.runs import Runs
     from bainmarie.catalog import Catalog
+    from bainmarie.reload import Reload
     from bainmarie.settings import Settings
     from bainmarie.workers.forking import ForkingLauncher
     from bainmarie.workers.supervisor import Supervisor
@@ -44,6 +45,7 @@ class Parts:
     supervisor: Supervisor
     runs: Runs
     events: EventBus
+    reload: Reload
     closing: asyncio.Event
     stop: Callable[[], None]
     forking: ForkingLauncher | None = None

@@ -51,6 +51,7 @@ SECTIONS = (
             LazyCommand("load", "models", "Load models and keep them warm."),
             LazyCommand("unload", "models", "Free the memory of models."),
             LazyCommand("restart", "models", "Stop a model's worker and load it anew."),
+            LazyCommand("plan", "plan", "Say what loading a model would take and evict."),
             LazyCommand("test", "smoke", "Prove that models start, answer and call tools."),
         ),
     ),

@@ -33,6 +33,10 @@ def status(as_json: bool) -> None:
     gateway = told["gateway"]
     console = terminal.console(sys.stdout)
     console.print(f"gateway {gateway['version']} at {gateway['address']}, pid {gateway['pid']}, home {gateway['home']}")
+    if told["configuration"]["error"]:
+        console.print(f"configuration, not taken over: {told['configuration']['error']}", style="red")
+    if late := told["configuration"]["needs_restart"]:
+        console.print(f"configuration: {', '.join(late)} will hold after a restart of the gateway", style="yellow")
     console.print()
     console.print(table(told["models"], datetime.now(UTC)))
     for limit, names in limits(told["models"]).items():

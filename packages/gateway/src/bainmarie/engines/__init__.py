@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bainmarie.catalog import ModelSpec
-from bainmarie.engines import fake, transformers
+from bainmarie.engines import command, fake, transformers
 from bainmarie.environments.environment import Environment
 from bainmarie.errors import LoadFailed
 from bainmarie.workers.launch import LaunchSpec
@@ -16,6 +16,7 @@ Engine = Callable[[Sequence[ModelSpec], Environment, Path, Mapping[str, str]], L
 _ENGINES: dict[str, Engine] = {
     "transformers": transformers.launch,
     "fake": fake.launch,
+    "command": command.launch,
 }
 
 

@@ -33,6 +33,12 @@ def _model(name: str, model: ModelSettings, file: File) -> Iterator[Problem]:
     if model.engine == "command":
         if model.command is None:
             yield Problem((*path, "engine"), f"{dotted(path)}: the engine 'command' needs the key 'command'")
+        elif not any(word in argument for argument in model.command for word in ("{port}", "{socket}")):
+            message = f"{dotted(path)}.command: it needs '{{port}}' or '{{socket}}': where the server shall listen"
+            yield Problem((*path, "command"), message)
+        if model.environment == "auto":
+            message = f"{dotted(path)}: what a command needs is not known: name an environment, or leave the key out"
+            yield Problem((*path, "environment"), message)
         return
     for key in ("command", "health"):
         if getattr(model, key) is not None:

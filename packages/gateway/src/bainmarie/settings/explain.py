@@ -29,6 +29,8 @@ _EXPECTED = {
 }
 _PATTERNS = {
     "python": 'expected a version in quotes such as "3.10"',
+    "memory": "expected a size such as 4GiB",
+    "cpu": "expected a size such as 16GiB, or 80%",
     "device": "expected auto, cpu, mps, cuda or cuda:N",
     "health": "expected a path that starts with /",
 }

@@ -13,6 +13,7 @@ from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.training_folders import resolved
 from bainmarie.settings.builtin import with_built_in
 from bainmarie.settings.shape import Defaults, EnvironmentSettings, File, ModelSettings
+from bainmarie.settings.values import bytes_of
 
 
 class Settings(File):
@@ -27,8 +28,10 @@ class Settings(File):
 
     def catalog(self) -> Catalog:
         """All models, the built-in ones included, with defaults filled in and training folders resolved."""
+        folder = str(self._file.absolute().parent if self._file else Path.cwd())
         models = {
-            name: resolved(_model(name, model, self.defaults)) for name, model in with_built_in(self.models).items()
+            name: resolved(_model(name, model, self.defaults, folder))
+            for name, model in with_built_in(self.models).items()
         }
         environments = {name: _environment(name, found) for name, found in self.environments.items()}
         return Catalog(models, environments)
@@ -36,9 +39,6 @@ class Settings(File):
     def notices(self) -> list[str]:
         """What is accepted but has no effect yet, or deserves a second look; one line each."""
         found = []
-        for name, model in self.models.items():
-            if model.engine == "command":
-                found.append(f"models.{name}: the engine 'command' is not served yet; requests for it fail")
         if self.tools.mcp_servers:
             found.append(f"tools.mcp_servers: not served yet; no tools of {', '.join(self.tools.mcp_servers)}")
         if self.tools.tool_server:
@@ -58,7 +58,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _model(name: str, model: ModelSettings, defaults: Defaults) -> ModelSpec:
+def _model(name: str, model: ModelSettings, defaults: Defaults, folder: str) -> ModelSpec:
+    own = model.engine == "command"  # any server: it needs no environment of ours
     keep_alive = defaults.keep_alive if model.keep_alive is None else model.keep_alive
     return ModelSpec(
         name=name,
@@ -70,7 +71,7 @@ def _model(name: str, model: ModelSettings, defaults: Defaults) -> ModelSpec:
         prompt=model.prompt,
         system_prompt=model.system_prompt,
         chat_template=model.chat_template,
-        environment=model.environment or defaults.environment,
+        environment=model.environment or ("" if own else defaults.environment),
         keep_alive=None if math.isinf(keep_alive) else keep_alive,
         dtype=model.dtype,
         device=model.device,
@@ -80,6 +81,12 @@ def _model(name: str, model: ModelSettings, defaults: Defaults) -> ModelSpec:
         context=model.context,
         command=model.command or (),
         health=model.health or "/health",
+        folder=folder if own else "",
+        parallel=model.parallel,
+        queue=model.queue,
+        memory=None if model.memory is None else bytes_of(model.memory),
+        pinned=model.pinned,
+        preload=model.preload,
         options=tuple(sorted(model.options.items())),
     )
 

@@ -13,6 +13,7 @@ from bainmarie.settings.values import (
     ModelText,
     Name,
     PathText,
+    Size,
     SourceText,
     TemplateText,
     Text,
@@ -54,7 +55,13 @@ class ModelSettings(Shape):
     model_config = ConfigDict(
         json_schema_extra={
             "if": {"properties": {"engine": {"const": "command"}}, "required": ["engine"]},
-            "then": {"required": ["command"]},
+            "then": {
+                "required": ["command"],
+                "properties": {
+                    "command": {"contains": {"pattern": r"\{(port|socket)\}"}},
+                    "environment": {"not": {"const": "auto"}},
+                },
+            },
             "else": {"properties": {"command": False, "health": False}},
         },
         protected_namespaces=(),
@@ -102,7 +109,8 @@ class ModelSettings(Shape):
     command: tuple[Text, ...] | None = Field(
         default=None,
         min_length=1,
-        description="For the engine `command`: program and arguments; `{port}` is filled in.",
+        description="For the engine `command`: program and arguments, with `{port}` or `{socket}` (and `{name}`) to be "
+        "filled in. It starts in the file's folder.",
     )
     health: Annotated[str, Field(pattern="^/")] | None = Field(
         default=None,
@@ -125,6 +133,17 @@ class ModelSettings(Shape):
         default=False, description="Read pickled weights (`.bin`) where there are no safetensors; torch reads no code."
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model's files.")
+    parallel: int | None = Field(
+        default=None, ge=1, description="Requests that run at once; further ones wait. `workers.parallel` if not given."
+    )
+    queue: int | None = Field(
+        default=None, ge=0, description="Requests that may wait; further ones get a 429. `workers.queue` if not given."
+    )
+    memory: Size | None = Field(
+        default=None, description="Memory it takes at most, such as 4GiB; used until a load has been measured."
+    )
+    pinned: bool = Field(default=False, description="Never unloaded to make room for another model.")
+    preload: bool = Field(default=False, description="Load it when the gateway starts.")
     options: Mapping[str, JsonValue] = _table("Settings of one engine alone.")
 
 
@@ -138,12 +157,37 @@ EXCLUDED: Mapping[str, tuple[str, ...]] = {
 
 
 class WorkerSettings(Shape):
-    """How workers are started."""
+    """How workers are started, and limits of their lives."""
 
     fork_server: bool = Field(
         default=True,
         description="Keep one process for each environment that has imported torch and transformers, and fork workers "
         "from it: a start in a fraction of a second. Linux, models on the CPU; others get a fresh process.",
+    )
+    start_limit: Duration = Field(default=180.0, description="From the start of the process to its first sign of life.")
+    stall_limit: Duration = Field(
+        default=300.0, description="A load without progress for so long has failed; one that makes progress goes on."
+    )
+    load_limit: Duration = Field(default=3600.0, description="For a whole load, whatever its progress.")
+    silence_limit: Duration = Field(
+        default=120.0, description="A worker with requests that sends nothing for so long is probed for signs of work."
+    )
+    probe_limit: Duration = Field(
+        default=30.0, description="For the answer to that probe; one that neither answers nor works is replaced."
+    )
+    stop_grace: Duration = Field(default=5.0, description="Between the wish to end and the kill.")
+    retry_gap: Duration = Field(default=1.0, description="After a first crash; it doubles with each further one.")
+    parallel: int = Field(default=256, ge=1, description="Requests of one model that run at once.")
+    queue: int = Field(default=1024, ge=0, description="Requests of one model that may wait.")
+
+
+class MemorySettings(Shape):
+    """What all workers together may take."""
+
+    cpu: Size | None = Field(
+        default=None,
+        description="Such as 16GiB, or 80% of this machine's; idle models are unloaded to stay below. No limit if not "
+        "given.",
     )
 
 
@@ -230,3 +274,4 @@ class File(Shape):
     environments: Mapping[EnvironmentName, EnvironmentSettings] = _table("Python environments by name.")
     tools: ToolSettings = ToolSettings()
     workers: WorkerSettings = WorkerSettings()
+    memory: MemorySettings = MemorySettings()

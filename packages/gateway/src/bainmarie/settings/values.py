@@ -76,6 +76,21 @@ def _as_template(value: str, info: ValidationInfo) -> str:
     return value if written_out else _resolved(value, _folder(info))
 
 
+_SIZE_UNITS = {"MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9}
+
+
+def bytes_of(size: str) -> int:
+    """Bytes of a `Size` such as 16GiB, or 80% of this machine's memory."""
+    if size.endswith("%"):
+        import psutil
+
+        return int(float(size[:-1]) / 100 * psutil.virtual_memory().total)
+    number = size.rstrip("BGMi")
+    return int(float(number) * _SIZE_UNITS[size[len(number) :]])
+
+
+Size = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?(MiB|GiB|MB|GB|%)$")]
+"""See `bytes_of`."""
 Text = Annotated[str, StringConstraints(min_length=1)]
 PathText = Annotated[Text, AfterValidator(_as_path)]
 """Absolute; relative ones start at the configuration file's folder."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 
@@ -19,16 +20,23 @@ class WorkerClient:
     """One worker's front door. `close` ends all connections; until then it may be used by many at once.
 
     Exactly one of `socket` (unix) and `port` (loopback, with `token`) is given. `tail` gives the end of the worker's
-    log for the error of a broken connection.
+    log for the error of a broken connection. `keep` is False for a server whose own limit for idle connections is not
+    known: each request then has its own.
     """
 
-    def __init__(self, *, socket: str = "", port: int = 0, token: str = "", tail: Callable[[], str] = str) -> None:
+    def __init__(
+        self, *, socket: str = "", port: int = 0, token: str = "", tail: Callable[[], str] = str, keep: bool = True
+    ) -> None:
         self._address = "http://worker" if socket else f"http://127.0.0.1:{port}"
         self._tail = tail
+        self._cause: BainError | None = None
+        self._running = 0
+        self._heard = time.monotonic()
+        kept: dict[str, Any] = {"keepalive_timeout": _KEEP_CONNECTION} if keep else {"force_close": True}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(socket, limit=0, keepalive_timeout=_KEEP_CONNECTION)
+            connector=aiohttp.UnixConnector(socket, limit=0, **kept)
             if socket
-            else aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_CONNECTION),
+            else aiohttp.TCPConnector(limit=0, **kept),
             headers={"Authorization": f"Bearer {token}"} if token else None,
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
@@ -45,16 +53,31 @@ class WorkerClient:
         Leaving before the body's end closes the connection, which cancels the work in the worker.
         WorkerDied where the connection cannot be made or breaks.
         """
-        with self._broken_means_died():
-            response = await self._session.request(
-                method, self._address + path, data=body or None, headers=headers, allow_redirects=False
-            )
+        if not self._running:
+            self.hear()
+        self._running += 1
         try:
-            yield WorkerResponse(response, self._broken_means_died)
+            with self._broken_means_died():
+                response = await self._session.request(
+                    method, self._address + path, data=body or None, headers=headers, allow_redirects=False
+                )
+            self.hear()
+            try:
+                yield WorkerResponse(response, self._broken_means_died, self.hear)
+            finally:
+                if not response.content.at_eof():
+                    response.close()
+                response.release()
         finally:
-            if not response.content.at_eof():
-                response.close()
-            response.release()
+            self._running -= 1
+
+    def hear(self) -> None:
+        """The worker has shown just now that it works."""
+        self._heard = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds for which a worker with requests has sent nothing; 0 for one without."""
+        return time.monotonic() - self._heard if self._running else 0.0
 
     async def json(self, method: str, path: str, obj: object = None) -> dict[str, object]:
         """One JSON question and answer. The worker's error JSON is raised as the BainError of its status."""
@@ -65,7 +88,9 @@ class WorkerClient:
             raise error_of(response.status, data)
         return cast("dict[str, object]", json.loads(data))
 
-    async def close(self) -> None:
+    async def close(self, cause: BainError | None = None) -> None:
+        """Requests under way get a WorkerDied; `cause` says in it what is known."""
+        self._cause = cause
         await self._session.close()
 
     @contextmanager
@@ -73,6 +98,8 @@ class WorkerClient:
         try:
             yield
         except (aiohttp.ClientError, OSError, RuntimeError) as error:  # aiohttp: RuntimeError for a closed connection
+            if self._cause is not None:
+                raise WorkerDied(self._cause.message, hint=self._cause.hint, code=self._cause.code) from error
             raise WorkerDied(
                 f"the connection to the worker broke: {error or type(error).__name__}",
                 hint="The next request starts it again.",
@@ -83,9 +110,17 @@ class WorkerClient:
 class WorkerResponse:
     """A response whose body may still be on its way; iterate over it, or `read` it whole."""
 
-    def __init__(self, response: aiohttp.ClientResponse, guard: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        guard: Callable[[], AbstractContextManager[None]],
+        heard: Callable[[], None],
+    ) -> None:
+        self._heard = heard
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
+        self.has_end = response.content_length is not None or "Transfer-Encoding" in response.headers
+        """False where the body ends with the connection, so that a death looks like an end (HTTP/1.0)."""
         self._content = response.content
         self._guard = guard
 
@@ -93,6 +128,7 @@ class WorkerResponse:
         """Raw chunks as they arrive. WorkerDied where the connection breaks before the end."""
         with self._guard():
             while chunk := await self._content.readany():
+                self._heard()
                 yield chunk
 
     async def read(self) -> bytes:

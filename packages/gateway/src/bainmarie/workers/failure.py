@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from bainmarie.errors import BainError, EnvironmentFailed, LoadFailed
 
-_CRASHES = frozenset({"worker_died", "no_sign_of_life", "stalled", "load_too_long", "internal"})
+_CRASHES = frozenset(
+    {"worker_died", "no_sign_of_life", "stalled", "load_too_long", "internal", "wedged", "out_of_memory"}
+)
 """Causes that say nothing about the configuration: too many of them end the automatic starts."""
 
 

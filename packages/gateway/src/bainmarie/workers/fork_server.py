@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +18,9 @@ from typing import cast
 from bainmarie.workers import shim
 from bainmarie.workers.launch import LaunchSpec
 from bainmarie.workers.memory import MemoryGauge, process_memory
+from bainmarie.workers.records import WORD, Records
 
 _log = logging.getLogger(__name__)
-
-WORD = "BAIN_WORKER"
-"""The variable whose value, a secret word, tells which tree a process belongs to."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class ForkServer(asyncio.SubprocessProtocol):
                     stdout=stderr,
                     stderr=stderr,
                     cwd=spec.cwd,
-                    env={**spec.env, WORD: new_word()},
+                    env={**spec.env, WORD: Records.new_word()},
                     start_new_session=True,
                     pass_fds=(theirs.fileno(),),
                 )
@@ -125,11 +122,6 @@ class ForkServer(asyncio.SubprocessProtocol):
         if self._idle is not None:
             self._idle.cancel()
         self.ended.set_result(_how(self._transport.get_returncode()))
-
-
-def new_word() -> str:
-    """All words have one length: a forked process overwrites its fork server's in place."""
-    return secrets.token_hex(16)
 
 
 def _how(code: int | None) -> str:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bainmarie.errors import LoadFailed
-from bainmarie.workers.fork_server import ForkServer, ForkServerKey, new_word
+from bainmarie.workers.fork_server import ForkServer, ForkServerKey
 from bainmarie.workers.forked import ForkedShim
 from bainmarie.workers.launch import LaunchedWorker, LaunchSpec, LocalLauncher, LocalWorker, shim_settings
+from bainmarie.workers.records import Records
 from bainmarie_protocol import Failed, Progress
 
 _log = logging.getLogger(__name__)
@@ -127,8 +128,12 @@ class ForkingLauncher:
         """Asks for a fork. What goes wrong from here on ends in a fresh process."""
         key = ForkServerKey.of(spec)
 
+        word = Records.new_word()
+
         def answered() -> None:
             server.warm = True
+            if shim.forked:
+                self._fresh.record(worker, word)
 
         shim = ForkedShim(worker, answered, lambda reason: self._refused(worker, spec, reason))
         if not server.warm:
@@ -139,7 +144,7 @@ class ForkingLauncher:
         worker.ended.add_done_callback(lambda _: self._leave(worker, key))
         ends = await shim.connect()
         try:
-            server.send(_wish(spec), ends)
+            server.send(_wish(spec, word), ends)
         except OSError as error:
             shim.cannot_be_asked(f"the fork server cannot be asked: {error}")
         finally:
@@ -189,7 +194,7 @@ def log_path(key: ForkServerKey, spec: LaunchSpec) -> Path:
     return spec.log.parent / f"fork-server-{spec.environment[:12]}-{digest}.log"
 
 
-def _wish(spec: LaunchSpec) -> dict[str, object]:
+def _wish(spec: LaunchSpec, word: str) -> dict[str, object]:
     """What a fork server is told, but for the descriptors."""
     config = spec.config
     return {
@@ -197,6 +202,6 @@ def _wish(spec: LaunchSpec) -> dict[str, object]:
         "model": config.model,
         "device": config.device,
         "adapters": any(model.adapter for model in config.models),
-        "word": new_word(),
+        "word": word,
         "settings": shim_settings(spec),
     }

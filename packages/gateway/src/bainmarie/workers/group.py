@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from bainmarie.catalog import ModelSpec
+from bainmarie.errors import OverCapacity
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.admission import Admission
+from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.eviction import Use, expiry
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.status import ModelStatus
+from bainmarie.workers.turns import Turns
 from bainmarie.workers.worker import State, Worker, iso
 
 
@@ -38,37 +43,84 @@ class Group:
         self,
         models: Sequence[ModelSpec],
         make_worker: Callable[[Callable[[], None]], Worker],
+        admission: Admission,
         make_adapters: Callable[[Callable[[], None]], Adapters],
-        on_change: Callable[[], None],
+        announcer: Announcer,
         limits: Limits,
+        before: Sequence[Group] = (),
     ) -> None:
+        """`before` are groups that must be gone, by `retire`, before the worker may start."""
         self.models = models
+        self.promised: int | None = None
+        """Bytes that its worker may take; None while it has none."""
+        self._admission = admission
+        self._before = tuple(before)
         self.worker = make_worker(self._worker_changed)
-        self.adapters = make_adapters(on_change)
-        self._on_change = on_change
+        self.announcer = announcer
+        self.adapters = make_adapters(announcer.changed)
         self._limits = limits
         self._usage = {model.name: _Usage() for model in models}
+        self._turns = {model.name: Turns(model.name, *self._bounds(model)) for model in models}
         self._gates: dict[str, asyncio.Future[None]] = {}  # models on their way out: new callers wait for the end
         self._left = asyncio.Event()
+        self.retired = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def lease(self, model: ModelSpec, report: Report | None) -> AsyncIterator[WorkerClient]:
         """A client of the ready worker; while it is held, the worker stays."""
-        usage = self._usage[model.name]
+        usage, turns = self._usage[model.name], self._turns[model.name]
+        turns.check()
         with self._counted(usage):
-            client = await self._ready(model, report)
-            usage.queued, usage.in_flight = usage.queued - 1, usage.in_flight + 1
-            try:
-                yield client
-            finally:
-                usage.queued, usage.in_flight = usage.queued + 1, usage.in_flight - 1
+            async with turns.turn():
+                client = await self._ready(model, report)
+                usage.queued, usage.in_flight = usage.queued - 1, usage.in_flight + 1
+                try:
+                    yield client
+                finally:
+                    usage.queued, usage.in_flight = usage.queued + 1, usage.in_flight - 1
 
     async def load(self, model: ModelSpec, report: Report | None) -> None:
         """Makes the model ready, also after failures that a request may not try again."""
         usage = self._usage[model.name]
         with self._counted(usage, touch=model.keep_alive != 0):  # else it would go before its first request
             await self._ready(model, report, manual=True)
+
+    def update(self, models: Sequence[ModelSpec]) -> None:
+        """The same models with other wishes about how long they stay and how many may wait."""
+        self.models = models
+        for model in models:
+            self._turns[model.name].limit(*self._bounds(model))
+        self._watch_idleness()
+
+    async def retire(self) -> bool:
+        """Ends the worker once nobody uses it or waits for it. True where there was one: its successor is wanted.
+
+        Whoever comes after this call is the successor's.
+        """
+        while any(usage.queued or usage.in_flight for usage in self._usage.values()):
+            self._left.clear()
+            await self._left.wait()
+        wanted = self.worker.state in (State.PREPARING, State.STARTING, State.LOADING, State.READY)
+        await self.worker.close()
+        self.retired.set()
+        return wanted
+
+    def idle_seconds(self) -> float | None:
+        """Since the last use of a ready worker; None where it may not be evicted: it is used, on its way or pinned."""
+        used = any(usage.queued or usage.in_flight for usage in self._usage.values())
+        pinned = any(model.pinned for model in self.models)
+        if self.worker.state is not State.READY or used or pinned or self._gates:
+            return None
+        last = max((usage.used or 0.0 for usage in self._usage.values()), default=0.0)
+        return time.monotonic() - max(last, self._ready_since)
+
+    async def evict(self) -> None:
+        """Ends the worker if it is idle still. Whoever comes meanwhile waits, and then has it started anew."""
+        if self.idle_seconds() is not None:
+            with self._leaving([model.name for model in self.models]):
+                await self.worker.stop()
+                self.adapters.forget()
 
     async def unload(self, model: ModelSpec) -> None:
         """Frees the model: an adapter alone where the worker has other models in use, else the whole worker.
@@ -94,11 +146,22 @@ class Group:
             await self.worker.stop()
             self.adapters.forget()
 
+    def drain(self, error: OverCapacity) -> None:
+        """Those who wait and those who come get that error; requests in flight go on."""
+        for turns in self._turns.values():
+            turns.close(error)
+
     async def close(self) -> None:
         """Ends the worker without waiting for requests. Nothing is started any more."""
+        self._before = ()
         await self.worker.close()
 
     def status(self, model: ModelSpec) -> ModelStatus:
+        """While a predecessor has not gone, what there is of it."""
+        for group in self._before:
+            if model.name in group._usage and not group.retired.is_set():
+                old, queued = group.status(model), self._usage[model.name].queued
+                return replace(old, queued=old.queued + queued)
         worker, usage = self.worker, self._usage[model.name]
         state, failure = self._state(model)
         up = state is State.READY
@@ -132,6 +195,10 @@ class Group:
             return worker.state, worker.failure
         return State.UNLOADED, worker.failure
 
+    def _bounds(self, model: ModelSpec) -> tuple[int, int]:
+        parallel = self._limits.parallel if model.parallel is None else model.parallel
+        return parallel, self._limits.queue if model.queue is None else model.queue
+
     def _in_use(self, name: str) -> bool:
         usage = self._usage[name]
         return bool(usage.queued or usage.in_flight or usage.used is not None)
@@ -139,6 +206,9 @@ class Group:
     async def _ready(self, model: ModelSpec, report: Report | None, manual: bool = False) -> WorkerClient:
         while gate := self._gates.get(model.name):
             await asyncio.shield(gate)
+        for group in self._before:
+            await group.retired.wait()
+        self._before = ()
         client = await self.worker.ready(report, manual=manual)
         if model.adapter is not None:
             await self.adapters.ready(model, client, manual=manual)
@@ -182,6 +252,7 @@ class Group:
     def _watch_idleness(self) -> None:
         """Without callers: sets the time at which the worker goes."""
         self._cancel_timer()
+        self.worker.memory.bytes()
         busy = any(usage.queued or usage.in_flight for usage in self._usage.values())
         if busy or self._gates or self.worker.state is not State.READY:
             return
@@ -205,9 +276,14 @@ class Group:
         if state is State.READY:
             self._ready_since = asyncio.get_running_loop().time()
             self._watch_idleness()
+        elif state is State.UNLOADED:
+            self.promised = None
         elif state in (State.STOPPING, State.FAILED):
+            self._admission.ended(self)
+            if state is State.FAILED:
+                self.promised = None
             self._cancel_timer()
             self.adapters.reset()
             for usage in self._usage.values():
                 usage.used = None
-        self._on_change()
+        self.announcer.changed()

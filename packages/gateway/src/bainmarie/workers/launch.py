@@ -9,13 +9,14 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
 from bainmarie.errors import LoadFailed
 from bainmarie.workers import shim
+from bainmarie.workers.records import WORD, Records
 from bainmarie_protocol import MAX_LINE, Event, Exited, Failed, Ready, WorkerConfig, decode_event
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,16 @@ _KILL_ROOM = 10.0
 """Beyond the grace: how long the kernel may need to free what was killed before `stop` returns without it."""
 _PIPE_ROOM = 0.5
 """After the shim's death: how long its last words may take through the pipe."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a program that is not our worker listens, and how it tells that it is ready."""
+
+    health: str
+    """The path that answers 200 then."""
+    port: int = 0
+    """On loopback; 0 where it has the unix socket of the configuration."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class LaunchSpec:
     """Changes with what is installed in the environment: a fork server that imported something else is not used."""
     fresh_because: str = ""
     """Why, for people."""
+    door: Door | None = None
+    """For a program that is not our worker: it gets no configuration, says no events, and its stdout is log too."""
 
 
 class LaunchedWorker(Protocol):
@@ -56,7 +69,7 @@ class LaunchedWorker(Protocol):
     def pid(self) -> int:
         """The root of the process tree."""
 
-    def events(self) -> AsyncIterator[Event]:
+    def events(self) -> AsyncGenerator[Event, None]:
         """What it says, as it says it, up to its end. One reader only. The last one is always `Exited`."""
 
     def tail(self, lines: int = 40) -> str:
@@ -75,7 +88,10 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Workers on this machine, each under its own shim."""
+    """Workers on this machine, each under its own shim. With `records` each tree is written down while it lives."""
+
+    def __init__(self, records: Records | None = None) -> None:
+        self._records = records
 
     async def start(self, spec: LaunchSpec) -> LocalWorker:
         worker = LocalWorker(spec.log)
@@ -84,6 +100,7 @@ class LocalLauncher:
 
     async def run(self, worker: LocalWorker, spec: LaunchSpec) -> None:
         """As `start`, for a worker that has no process yet."""
+        word = Records.new_word()
         try:
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: worker,
@@ -92,12 +109,29 @@ class LocalLauncher:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=None,
-                env=dict(spec.env),
+                env={**spec.env, WORD: word},
                 start_new_session=True,
             )
         except OSError as error:
             raise LoadFailed(f"the worker's shim cannot be started: {error}", code="spawn_failed") from error
-        worker.say(spec.config.to_json())
+        self.record(worker, word)
+        if spec.door is None:
+            worker.say(spec.config.to_json())
+
+    def record(self, worker: LocalWorker, word: str) -> None:
+        """Writes down that the tree of this running worker carries that word, until it is gone."""
+        if self._records is None:
+            return
+        records = self._records
+        records.add(word, worker.pid)
+        worker.ended.add_done_callback(lambda _: self._clear(records, word, worker))
+
+    def _clear(self, records: Records, word: str, worker: LocalWorker) -> None:
+        """A shim that was killed could not end its tree: what it left is ended here."""
+        if worker.said_exited:
+            records.remove(word)
+        else:
+            asyncio.get_running_loop().run_in_executor(None, records.end, word)
 
     async def stop(self, worker: LaunchedWorker, grace: float) -> bool:
         assert isinstance(worker, LocalWorker)
@@ -121,6 +155,7 @@ def shim_settings(spec: LaunchSpec) -> dict[str, object]:
         "log_bytes": _LOG_BYTES,
         "socket": socket,
         "grace": _TERM_GRACE,
+        "foreign": spec.door is not None,
     }
 
 
@@ -136,7 +171,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
         self._log_path = log
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._rest = b""
-        self._said_exited = False
+        self.said_exited = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the shim is dead."""
 
@@ -150,7 +185,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
         if pipe is not None and not pipe.is_closing():
             cast("asyncio.WriteTransport", pipe).write(line.encode() + b"\n")
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         while (event := await self._events.get()) is not None:
             yield event
 
@@ -190,7 +225,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
         """The shim is dead and reaped, and all it wrote was read."""
         self._closing.cancel()
         self._transport.close()
-        if not self._said_exited:
+        if not self.said_exited:
             self._events.put_nowait(Exited())
         self._events.put_nowait(None)
         self.ended.set_result(None)
@@ -203,9 +238,9 @@ class LocalWorker(asyncio.SubprocessProtocol):
             return
         if isinstance(event, Ready):
             event = replace(event, info={**event.info, "start": self.start})
-        if not self._said_exited:
+        if not self.said_exited:
             self._events.put_nowait(event)
-        self._said_exited = self._said_exited or isinstance(event, Exited)
+        self.said_exited = self.said_exited or isinstance(event, Exited)
 
 
 def tail(log: Path, lines: int = 40) -> str:

@@ -23,3 +23,11 @@ class Limits:
     """How long an unload waits for requests in flight."""
     grace: float = 5.0
     """From TERM to KILL when a worker is stopped."""
+    silence: float = 120.0
+    """A ready worker that sends nothing for so long while it has requests is probed."""
+    probe: float = 30.0
+    """For the answer to a probe."""
+    parallel: int = 256
+    """Requests of one model that run at once; this and the next count requests, not seconds."""
+    queue: int = 1024
+    """Requests of one model that may wait."""

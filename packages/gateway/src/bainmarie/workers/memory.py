@@ -18,10 +18,14 @@ class MemoryGauge:
 
     def __init__(self, measure: Callable[[int], int] | None = None) -> None:
         self._size_of = measure or tree_memory
+        self.peak = 0
+        """The largest measurement of the latest process, also after its end."""
         self.watch(None)
 
     def watch(self, pid: int | None) -> None:
         """From now on the tree below `pid`, measured anew; None: there is no process."""
+        if pid is not None:
+            self.peak = 0
         self._pid = pid
         self._bytes = 0
         self._measured = -_FRESH
@@ -38,6 +42,7 @@ class MemoryGauge:
         size = await asyncio.to_thread(self._size_of, pid)
         if task is self._task:  # else something else is watched by now
             self._bytes, self._measured, self._task = size, time.monotonic(), None
+            self.peak = max(self.peak, size)
 
 
 def tree_memory(pid: int) -> int:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines import engine
+from bainmarie.engines.command import NO_ENVIRONMENT
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.fit import check_fit
 from bainmarie.environments.hub_access import check_hub_access
@@ -49,6 +50,8 @@ class Preparation:
     async def __call__(self, models: Sequence[ModelSpec], report: Report) -> LaunchSpec:
         """LoadFailed where the base's files are not fit; EnvironmentFailed. A broken adapter is left for later."""
         launch = engine(models[0].engine)
+        if not models[0].environment:
+            return launch(models, NO_ENVIRONMENT, self._home, self._environ)
         fit = await asyncio.to_thread(self._counted, models)
         spec = await asyncio.to_thread(wish, self._catalog, fit, self._infer)
         environment = await self._environments.ensure(spec, report)
@@ -58,6 +61,7 @@ class Preparation:
     def _counted(self, models: Sequence[ModelSpec]) -> list[ModelSpec]:
         models = [resolved(model) for model in models]  # files may have come since the configuration was read
         base = replace(models[0], adapter=None)
-        self._check(base)
-        check_hub_access(base, self._environ)
+        if base.engine != "command":
+            self._check(base)
+            check_hub_access(base, self._environ)
         return counted(models, self._check)

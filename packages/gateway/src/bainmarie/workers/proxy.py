@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from bainmarie.asgi import DONE, EVENT_STREAM_HEADERS, ClientLeft, comment, event, while_connected
-from bainmarie.errors import BainError
+from bainmarie.errors import BainError, WorkerDied
 from bainmarie.workers.client import WorkerResponse, error_of
+from bainmarie.workers.whole_events import WholeEvents
 
 if TYPE_CHECKING:
     from bainmarie.workers.supervisor import Supervisor
@@ -30,6 +31,8 @@ _PATIENCE_SECONDS = 0.25
 """A model that is ready within this time leaves no trace in the stream."""
 _COMMENT_SECONDS = 2.0
 """Between two comments while a model loads; 10 s at most are promised."""
+_READER_SECONDS = 300.0
+"""A client that takes nothing for so long is taken for gone: it holds a turn at the model."""
 _REQUEST_HEADERS = {"Content-Type": "application/json"}
 """Nothing of the client's own headers goes on: its key is the gateway's."""
 _HOP_BY_HOP = frozenset(
@@ -132,12 +135,21 @@ class _Reply:
             raise error_of(response.status, await response.read())
         if not self.started:
             await self._start(response.status, _forwarded(response.headers))
+        if not self.events:
+            async for chunk in response:
+                await self._write(chunk)
+            return
+        events = WholeEvents()
         async for chunk in response:
-            await self._write(chunk)
+            if whole := events.take(chunk):
+                await self._write(whole)
+        if not events.ended and not response.has_end:
+            raise WorkerDied("the worker's answer ended in the middle", hint="The next request starts it again.")
+        if events.rest:
+            await self._write(events.rest)
 
     async def fail(self, error: BainError) -> None:
-        # The worker may have died in the middle of a line: an empty line ends whatever it was.
-        await self._write(b"\n\n" + event(error.to_json()) + DONE)
+        await self._write(event(error.to_json()) + DONE)
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -148,7 +160,12 @@ class _Reply:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, chunk: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        """Waits while the client's buffers are full, so the worker waits too. ClientLeft for one who reads no more."""
+        try:
+            async with asyncio.timeout(_READER_SECONDS):
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except TimeoutError:
+            raise ClientLeft from None
 
 
 def _forwarded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

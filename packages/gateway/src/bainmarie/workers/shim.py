@@ -5,8 +5,10 @@ standard library; or, through `run`, in a process that the fork server of an env
 One thread only: PR_SET_PDEATHSIG follows the parent's thread, so a worker may bind its life to the shim's, never to
 the gateway's. The shim itself learns of the gateway's death from the end of its stdin.
 
-argv[1]  JSON: {"argv": [...], "cwd": str, "log": path, "log_bytes": int, "socket": path or "", "grace": seconds}
+argv[1]  JSON: {"argv": [...], "cwd": str, "log": path, "log_bytes": int, "socket": path or "", "grace": seconds,
+         "foreign": bool}
 stdin    The first line goes to the worker's stdin as it is. Later lines are commands: `stop SECONDS`.
+         A foreign program is not our worker: it has no stdin, its stdout is log too, and every line is a command.
          End of file: the gateway is gone; the tree ends within LIFELINE_GRACE and a moment.
 stdout   Shared with the worker. The shim adds `spawned` first, `failed` if the worker's program cannot be started,
          and `exited` last, when no process of the tree is left.
@@ -64,13 +66,16 @@ def run(settings: "Settings", start: "Start") -> None:
 class Settings:
     """What argv[1] says."""
 
-    def __init__(self, argv: list[str], cwd: str, log: str, log_bytes: int, socket: str, grace: float) -> None:
+    def __init__(
+        self, argv: list[str], cwd: str, log: str, log_bytes: int, socket: str, grace: float, foreign: bool = False
+    ) -> None:
         self.argv = argv
         self.cwd = cwd
         self.log = log
         self.log_bytes = log_bytes
         self.socket = socket
         self.grace = grace
+        self.foreign = foreign
 
 
 class Shim:
@@ -85,7 +90,7 @@ class Shim:
         self._kill_at: float | None = None  # monotonic time of the first KILL; None while nothing is being stopped
         self._pause = 0.005
         self._signalled = _signals()
-        self._first_line = True  # until the configuration has passed through
+        self._first_line = not settings.foreign  # until the configuration has passed through
         self._commands = b""
         self._pending = b""  # bytes on their way to the worker's stdin
 
@@ -95,10 +100,11 @@ class Shim:
         if worker is None:
             return
         self._worker, self._pid = worker, worker.pid
-        assert worker.stdin is not None
-        assert worker.stderr is not None
-        self._stdin, self._stderr = worker.stdin.fileno(), worker.stderr.fileno()
-        os.set_blocking(self._stdin, False)
+        said = worker.stdout if self._settings.foreign else worker.stderr
+        assert said is not None
+        self._stdin, self._stderr = worker.stdin.fileno() if worker.stdin else -1, said.fileno()
+        if self._stdin >= 0:
+            os.set_blocking(self._stdin, False)
         os.set_blocking(self._stderr, False)
         for fd in (0, self._stderr, self._signalled):
             self._poll.register(fd, select.POLLIN)
@@ -218,6 +224,7 @@ class Shim:
         if self._kill_at is None or kill_at < self._kill_at:
             self._kill_at = kill_at
         self._signal_all(signal.SIGTERM)
+        self._signal_all(signal.SIGCONT)  # one that was stopped could not hear it
         if self._stdin >= 0:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(self._stdin)
@@ -250,8 +257,9 @@ server (bainmarie_worker.fork_server) brings its own. OSError where it cannot be
 def _execute(settings: Settings, first: "Callable[[], None]") -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         settings.argv,
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL if settings.foreign else subprocess.PIPE,
+        stdout=subprocess.PIPE if settings.foreign else None,
+        stderr=subprocess.STDOUT if settings.foreign else subprocess.PIPE,
         cwd=settings.cwd,
         bufsize=0,
         start_new_session=True,

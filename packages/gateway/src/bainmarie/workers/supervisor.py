@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,17 @@ from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.engines.python_worker import log_path
 from bainmarie.environments.checkpoint import check_model_files
 from bainmarie.environments.infer import infer
+from bainmarie.errors import BainError, OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.admission import Admission
 from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.backoff import BackOff
+from bainmarie.workers.changes import changes
 from bainmarie.workers.client import WorkerClient
+from bainmarie.workers.eviction_plan import Plan
+from bainmarie.workers.footprints import Footprint, Footprints
 from bainmarie.workers.group import Group
 from bainmarie.workers.launch import Launcher, tail
 from bainmarie.workers.limits import Limits
@@ -56,7 +61,9 @@ class Supervisor:
         limits: Limits = Limits(),  # noqa: B008 (frozen)
         back_off: BackOff = BackOff(),  # noqa: B008 (frozen)
         prepare: Prepare | None = None,
+        budget: int | None = None,
     ) -> None:
+        """`budget`: bytes of memory for all workers together."""
         self._catalog = catalog
         self._home = home
         self._launcher = launcher
@@ -65,7 +72,12 @@ class Supervisor:
         self._back_off = back_off
         self._prepare = prepare or Preparation(catalog, environments, home, environ, check_model_files, infer)
         self._groups: dict[str, Group] = {}
-        self._announcers: list[Announcer] = []
+        self._admission = Admission(
+            budget, Footprints(home / "footprints.json"), lambda: (*self._retiring.values(), *self._groups.values())
+        )
+        self._retiring: dict[asyncio.Task[bool], Group] = {}
+        self._loads: set[asyncio.Task[None]] = set()
+        self._draining: OverCapacity | None = None
         for model in catalog:
             if model.worker_key not in self._groups:
                 self._groups[model.worker_key] = self._group(catalog.sharing(model))
@@ -94,6 +106,11 @@ class Supervisor:
         spec = self._catalog.get(name)
         await self._groups[spec.worker_key].unload(spec)
 
+    async def plan(self, name: str) -> tuple[Plan, Footprint]:
+        """What loading the model would take and cost: memory, evictions, and the time of its last load."""
+        group = self._groups[self._catalog.get(name).worker_key]
+        return await self._admission.plan(group), await asyncio.to_thread(self._admission.footprint, group)
+
     def status(self) -> list[ModelStatus]:
         """Every model, in the catalog's order. Answered from memory."""
         return [self.status_of(model.name) for model in self._catalog]
@@ -110,21 +127,84 @@ class Supervisor:
         """The end of the log of the model's worker, of its latest start."""
         return tail(self.log_path(name), lines)
 
+    def drain(self) -> None:
+        """From now on nothing can be leased; who waits is told so. Leases that are held stay."""
+        self._draining = OverCapacity("the gateway is shutting down", code="shutting_down")
+        for group in (*self._groups.values(), *self._retiring.values()):
+            group.drain(self._draining)
+
+    def preload(self) -> None:
+        """Begins the loads that the catalog asks for. What fails stands in the status."""
+        for model in self._catalog:
+            if model.preload:
+                self._begin(model)
+
+    def reload(self, catalog: Catalog) -> None:
+        """The models as `catalog` has them, from now on. Only what has changed restarts, after its requests end.
+
+        Requests that come meanwhile wait for the new worker. A worker that was up is loaded anew by itself.
+        """
+        if self._draining is not None:
+            return
+        change = changes(self._catalog, catalog)
+        old = {key: self._groups.pop(key) for key in change.ended}
+        for key, models in change.kept.items():
+            self._groups[key].update(models)
+        for key, (models, before) in change.begun.items():
+            self._groups[key] = self._group(models, [old[e] for e in before])
+        self._catalog.become(catalog)
+        for key, group in old.items():
+            after = next((models[0] for models, before in change.begun.values() if key in before), None)
+            self._retire(group, after)
+        for models, before in change.begun.values():
+            for model in models:
+                if model.preload and not before:
+                    self._begin(model)
+
     async def close(self) -> None:
         """Ends all workers, all at once. Nothing can be leased any more. On return no process is left."""
-        await asyncio.gather(*(group.close() for group in self._groups.values()))
-        for announcer in self._announcers:
-            announcer.close()
+        self._draining = self._draining or OverCapacity("the gateway is shutting down", code="shutting_down")
+        await asyncio.gather(*(group.close() for group in (*self._groups.values(), *self._retiring.values())))
+        for task in (*self._loads, *self._retiring):
+            task.cancel()
+        for group in self._groups.values():
+            group.announcer.close()
 
-    def _group(self, models: Sequence[ModelSpec]) -> Group:
+    def _retire(self, group: Group, successor: ModelSpec | None) -> None:
+        def over(task: asyncio.Task[bool]) -> None:
+            self._retiring.pop(task).announcer.close()
+            if not task.cancelled() and task.result() and successor is not None:
+                self._begin(successor)
+
+        task = asyncio.create_task(group.retire())
+        self._retiring[task] = group
+        task.add_done_callback(over)
+
+    def _begin(self, model: ModelSpec) -> None:
+        """A load that nobody waits for."""
+        if self._draining is None:
+            task = asyncio.create_task(self._load_quietly(model.name))
+            self._loads.add(task)
+            task.add_done_callback(self._loads.discard)
+
+    async def _load_quietly(self, name: str) -> None:
+        with suppress(BainError):  # it stands in the model's status, or the model is not there any more
+            await self.load(name)
+
+    def _group(self, models: Sequence[ModelSpec], before: Sequence[Group] = ()) -> Group:
         announcer = Announcer(self._events, lambda: [group.status(model) for model in models])
-        self._announcers.append(announcer)
         limits, back_off = self._limits, self._back_off
+
+        async def admit() -> None:
+            await self._admission.admit(group)
+
         group = Group(
             models,
-            lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off),
+            lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off, admit),
+            self._admission,
             lambda changed: Adapters(models, check_model_files, changed, limits.adapter, back_off),
-            announcer.changed,
+            announcer,
             limits,
+            before,
         )
         return group

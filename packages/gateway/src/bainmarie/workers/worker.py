@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -26,19 +26,25 @@ from enum import Enum
 from bainmarie.catalog import ModelSpec
 from bainmarie.errors import BainError, LoadFailed, OverCapacity
 from bainmarie.progress import Progress, Report
+from bainmarie.workers import oom, readiness
 from bainmarie.workers.backoff import Attempt, BackOff, next_try
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.memory import MemoryGauge
-from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, WorkerConfig
+from bainmarie.workers.pulse import Probe, Pulse
+from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, paths
 from bainmarie_protocol import Progress as WorkerProgress
 
 _log = logging.getLogger(__name__)
 
 Prepare = Callable[[Sequence[ModelSpec], Report], Awaitable[LaunchSpec]]
 """Checks the models' files and makes their environment ready. Raises EnvironmentFailed, LoadFailed."""
+
+
+_PORTS = 5
+"""Starts of one load, each with a new port, where another program takes it each time."""
 
 
 class State(Enum):
@@ -74,7 +80,11 @@ class Worker:
         on_change: Callable[[], None],
         limits: Limits,
         back_off: BackOff,
+        admit: Callable[[], Awaitable[None]],
     ) -> None:
+        """`admit` returns when there is room for the process."""
+        self._admit = admit
+        self.load_seconds = 0.0
         self.models = models
         self.state = State.UNLOADED
         self.progress: Progress | None = None
@@ -98,6 +108,9 @@ class Worker:
         self._life: asyncio.Task[None] | None = None
         self._launching: asyncio.Task[LaunchedWorker] | None = None
         self._client: WorkerClient | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._lost: BainError | None = None
+        """Why a ready worker is given up while its process lives."""
 
     async def ready(self, report: Report | None = None, *, manual: bool = False) -> WorkerClient:
         """Waits until the worker is ready, starting it once for all who ask.
@@ -158,10 +171,15 @@ class Worker:
         if state is State.PREPARING:
             self._settled: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
         elif state is State.READY:
+            self._lost = None
+            self._pulse = asyncio.create_task(self._feel_pulse())
             self.failure = None
             self.loaded_at = datetime.now(UTC)
+            self.load_seconds = asyncio.get_running_loop().time() - self._started_at
             assert self._launching is not None
-            self.memory.watch(self._launching.result().pid)
+            self._root = self._launching.result().pid  # that of a forked one was not known before
+            self.memory.watch(self._root)
+            self.memory.bytes()
             self._settle(None)
         elif state is State.STOPPING:
             self._settle(Failure("unloaded", f"model {self.models[0].name!r} was unloaded before it was ready"))
@@ -171,6 +189,9 @@ class Worker:
             self._settle(self.failure)
         elif state is State.UNLOADED:
             self.failure = None
+        if state is not State.READY and self._pulse is not None:
+            self._pulse.cancel()
+            self._pulse = None
         if state not in (*_ON_THE_WAY, State.READY):
             self.pid = self.loaded_at = None
             self.memory.watch(None)
@@ -207,19 +228,25 @@ class Worker:
         cause = self._cause()
         if self.state is not State.STOPPING:
             self._move(State.FAILED, cause)
+        await self._end_process()
+        self.info = {}
+        if self.state is State.STOPPING:
+            self._move(State.UNLOADED)
+
+    async def _end_process(self) -> None:
+        """On return nothing is left of the process, if there was one."""
         if self._client is not None:
-            await self._client.close()
+            await self._client.close(self._lost)
         if self._launching is not None:
             await asyncio.wait({self._launching})
             if self._launching.exception() is None:
                 await self._launcher.stop(self._launching.result(), self._limits.grace)
         self._client = self._launching = None
-        self.info = {}
-        if self.state is State.STOPPING:
-            self._move(State.UNLOADED)
 
     def _cause(self) -> Failure:
         if self._inner.cancelled():
+            if self._lost is not None:
+                return Failure.of(self._lost, self.tail())
             return Failure("internal", "the start was cancelled")
         error = self._inner.exception()
         if isinstance(error, BainError):
@@ -229,18 +256,45 @@ class Worker:
 
     async def _bring_up_and_watch(self) -> None:
         """Never returns: raises what ended the start or the worker."""
-        spec = await self._prepare(self.models, self._progressed)
-        self.environment = spec.environment
-        self._move(State.STARTING)
-        self._progressed(Progress("process"))
-        self._launching = asyncio.create_task(self._launcher.start(spec))
-        launched = await asyncio.shield(self._launching)
-        self._started_at = self._heard_at = asyncio.get_running_loop().time()
-        events = launched.events()
-        while True:
-            self._take(await self._next(events), spec.config)
+        for tries_left in reversed(range(_PORTS)):
+            spec = await self._prepare(self.models, self._progressed)
+            self.environment = spec.environment
+            if self.state is State.PREPARING:
+                await self._admit()
+                self._move(State.STARTING)
+            self._progressed(Progress("process"))
+            self._launching = asyncio.create_task(self._launcher.start(spec))
+            launched = await asyncio.shield(self._launching)
+            self._started_at = self._heard_at = asyncio.get_running_loop().time()
+            self._root = launched.pid
+            self._oom_kills = oom.kills()
+            try:
+                async with aclosing(
+                    launched.events() if spec.door is None else readiness.events(launched, spec)
+                ) as events:
+                    while True:
+                        self._take(await self._next(events), spec)
+            except LoadFailed as error:
+                if error.code != readiness.PORT_TAKEN or self.state is State.READY or not tries_left:
+                    raise
+            await self._end_process()
 
-    async def _next(self, events: AsyncIterator[Event]) -> Event:
+    async def _feel_pulse(self) -> None:
+        assert self._client is not None
+        name = self.models[0].name
+        if self._spec.door is None:
+            probe: Probe = (paths.COMPLETIONS, {"model": name, "prompt": ".", "max_tokens": 1})
+        else:
+            message = {"role": "user", "content": "."}
+            probe = (paths.CHAT, {"model": name, "messages": [message], "max_tokens": 1})
+        pulse = Pulse(name, self._client, self._another_client, probe, self._root, self._limits)
+        self._lost = await pulse.lost()
+        self._inner.cancel()
+
+    def _another_client(self) -> WorkerClient:
+        return _client(self._spec, self._port, self.tail)
+
+    async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
         """The next event, or LoadFailed where it takes longer than the state allows."""
         code, message, deadline = self._deadline()
         try:
@@ -266,7 +320,7 @@ class Worker:
             return "stalled", f"the load of {name!r} made no progress for {limits.stall:g} s", stalled
         return "load_too_long", f"the load of {name!r} took more than {limits.load:g} s", too_long
 
-    async def _last_words(self, events: AsyncIterator[Event]) -> None:
+    async def _last_words(self, events: AsyncGenerator[Event, None]) -> None:
         """Lets a failed worker end, so that its log is complete."""
         try:
             async with asyncio.timeout(self._limits.last_words):
@@ -275,12 +329,14 @@ class Worker:
         except TimeoutError:
             _log.warning("worker %s failed and did not exit", self.models[0].name)
 
-    def _take(self, event: Event, config: WorkerConfig) -> None:
+    def _take(self, event: Event, spec: LaunchSpec) -> None:
         if isinstance(event, Spawned):
             self.pid = event.pid
         elif isinstance(event, Listening):
-            self._client = WorkerClient(socket=config.socket, port=event.port, token=config.token, tail=self.tail)
-            self._move(State.LOADING)
+            self._spec, self._port = spec, event.port
+            self._client = self._another_client()
+            if self.state is State.STARTING:
+                self._move(State.LOADING)
         elif isinstance(event, WorkerProgress):
             self._progressed(_progress(event))
         elif isinstance(event, Ready):
@@ -296,8 +352,12 @@ class Worker:
         doing = "it was ready" if self.state is State.READY else self.state.value
         said = [line.strip() for line in log_tail.splitlines() if line.strip()][-1:]
         message = f"the worker of {self.models[0].name!r} died while {doing} ({_how(event)})"
-        hint = "The system may have ended it for want of memory." if event.signal == signal.SIGKILL else ""
-        return LoadFailed(": ".join([message, *said]), code="worker_died", hint=hint, log_tail=log_tail)
+        code, hint = "worker_died", ""
+        if event.signal == signal.SIGKILL:
+            now = oom.kills()
+            hint = oom.told(self._oom_kills, now)
+            code = "out_of_memory" if (now or 0) > (self._oom_kills or 0) else code
+        return LoadFailed(": ".join([message, *said]), code=code, hint=hint, log_tail=log_tail)
 
     def _progressed(self, progress: Progress) -> None:
         if self.state not in _ON_THE_WAY:  # a late word of a build that was given up
@@ -323,6 +383,11 @@ class Worker:
 
 def iso(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _client(spec: LaunchSpec, port: int, tail: Callable[[], str]) -> WorkerClient:
+    config = spec.config
+    return WorkerClient(socket=config.socket, port=port, token=config.token, tail=tail, keep=spec.door is None)
 
 
 def _progress(event: WorkerProgress) -> Progress:

@@ -1,0 +1,56 @@
+"""`bain plan`: what loading a model would take, and whom it would cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bainmarie.cli import terminal
+from bainmarie.cli.options import json_option, url_option
+
+
+@click.command()
+@click.argument("model")
+@json_option
+@url_option
+def plan(model: str, as_json: bool) -> None:
+    """Say what loading a model would take and evict."""
+    from urllib.parse import quote
+
+    from bainmarie.cli.session import need_client
+
+    with need_client() as client:
+        told = client.get(f"/api/models/{quote(model)}/plan")
+    if as_json:
+        terminal.print_json(told)
+        return
+    for line in lines(told):
+        click.echo(line)
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The plan in words."""
+    size, measured = terminal.memory(told["memory_bytes"]), told["measured"]
+    found = [f"{told['model']} is {told['state']}"]
+    if measured:
+        found.append(f"memory: {size}, measured at an earlier load; loading took {told['load_seconds']:.1f} s then")
+    else:
+        found.append(
+            f"memory: {size}, estimated" if told["memory_bytes"] else "memory: not known before its first load"
+        )
+    if told["budget_bytes"] is None:
+        found.append("there is no budget (memory.cpu): nothing would be evicted")
+    elif not told["fits"]:
+        budget = terminal.memory(told["budget_bytes"])
+        found.append(f"it does not fit into {budget}; held and in use by: {_who(told['stays'])}")
+    else:
+        found.append(f"would be evicted: {_who(told['evict'])}")
+    return found
+
+
+def _who(holders: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{holder['names'][0]} ({terminal.memory(holder['bytes'])})" for holder in holders) or "nobody"
+
+
+COMMANDS = {"plan": plan}

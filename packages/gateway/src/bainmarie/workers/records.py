@@ -1,0 +1,106 @@
+"""Which process trees a gateway has started, written down so that the next one can end what a murder left behind.
+
+One file for each shim: its pid, its start time, the boot it was started in, and a secret word that every process of its
+tree carries in its environment (`BAIN_WORKER`). A process is ended only if it carries that word, or is the very shim
+(same pid, same start time, same boot). Names and command lines are never looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+_log = logging.getLogger(__name__)
+
+WORD = "BAIN_WORKER"
+_SAME = 0.02
+"""Seconds by which two readings of one start time may differ."""
+_PATIENCE = 5.0
+"""For the kernel to free what was killed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One shim."""
+
+    word: str
+    pid: int
+    started: float
+    boot: str
+
+
+class Records:
+    """The records of one home, in a folder of their own. Blocking, but short; `sweep` reads every process's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @staticmethod
+    def new_word() -> str:
+        """All words have one length: a forked process overwrites its fork server's in place."""
+        return secrets.token_hex(16)
+
+    def add(self, word: str, pid: int) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(psutil.NoSuchProcess):  # it is gone already, and so is its tree
+            record = Record(word, pid, psutil.Process(pid).create_time(), boot())
+            self._file(word).write_text(json.dumps(asdict(record)))
+
+    def remove(self, word: str) -> None:
+        self._file(word).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Ends what is left of trees that nobody owns any more; how many processes there were. The home is locked."""
+        return sum(self.end(file.stem) for file in sorted(self._folder.glob("*.json")))
+
+    def end(self, word: str) -> int:
+        """Ends what is left of one tree, and forgets it."""
+        ended, file = 0, self._file(word)
+        with suppress(ValueError, TypeError, OSError):
+            record = Record(**json.loads(file.read_text()))
+            if record.boot == boot():
+                ended = _end(record)
+        file.unlink(missing_ok=True)
+        return ended
+
+    def _file(self, word: str) -> Path:
+        return self._folder / f"{word}.json"
+
+
+def boot() -> str:
+    """Names this run of the system: no pid is the same before and after."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return str(round(psutil.boot_time()))
+
+
+def _end(record: Record) -> int:
+    seen = set[int]()
+    deadline = time.monotonic() + _PATIENCE
+    while (left := list(_left(record))) and time.monotonic() < deadline:
+        for process in left:
+            seen.add(process.pid)
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=0.2)
+    if left:
+        _log.error("%d processes of a former gateway cannot be ended", len(left))
+    return len(seen)
+
+
+def _left(record: Record) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            the_shim = process.pid == record.pid and abs(process.create_time() - record.started) < _SAME
+            if the_shim or process.environ().get(WORD) == record.word:
+                yield process

@@ -1,0 +1,60 @@
+"""The memory budget: idle models make room, models in use do not, and the answer says who holds what."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.chaos.conftest import House, model, running
+
+SIZE = 150 * 2**20
+HOLD = f"--hold={SIZE}"
+
+
+async def measured(house: House, name: str) -> None:
+    async with asyncio.timeout(30):
+        while (await house.status(name))["memory_bytes"] < SIZE:
+            await asyncio.sleep(0.1)
+
+
+async def test_room_is_made_by_idle_models_alone(tmp_path: Path) -> None:
+    models = {
+        "a": model(HOLD, memory="200MiB"),
+        "b": model(HOLD, "--token-seconds=0.05", memory="200MiB"),
+        "c": model(HOLD, memory="200MiB"),
+        "huge": model(memory="1GiB"),
+    }
+    async with running(tmp_path, {"models": models, "memory": {"cpu": "450MiB"}}) as house:
+        for name in ("a", "b"):
+            assert (await house.ask(name, n=1)).status_code == 200
+            await measured(house, name)
+        plan = (await house.http.get("/api/models/c/plan")).json()
+        assert (plan["fits"], plan["measured"], plan["memory_bytes"]) == (True, False, 200 * 2**20)
+        assert [holder["names"] for holder in plan["evict"]] == [["a"]]
+        assert (await house.ask("c", n=1)).status_code == 200
+        assert [(await house.status(name))["state"] for name in "abc"] == ["unloaded", "ready", "ready"]
+
+        busy = [asyncio.create_task(house.ask(name, n=60)) for name in ("b",)]
+        while not (await house.status("b"))["in_flight"]:
+            await asyncio.sleep(0.01)
+        answer = await house.ask("huge")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory_full")
+        assert "b 0.1" in answer.json()["error"]["message"]
+        assert (await house.status("c"))["state"] == "ready"  # it would not have helped
+        assert (await house.ask("a", n=1)).status_code == 200  # c goes, though b was used longer ago
+        assert [(await house.status(name))["state"] for name in "abc"] == ["ready", "ready", "unloaded"]
+        assert (await busy[0]).status_code == 200
+        plan = (await house.http.get("/api/models/c/plan")).json()
+        assert plan["measured"]
+        assert SIZE < plan["memory_bytes"] < 1.2 * SIZE
+        assert plan["load_seconds"] > 0
+
+
+async def test_pinned_models_stay(tmp_path: Path) -> None:
+    models = {"a": model(HOLD, memory="200MiB", pinned=True), "b": model(memory="300MiB")}
+    async with running(tmp_path, {"models": models, "memory": {"cpu": "450MiB"}}) as house:
+        assert (await house.ask("a", n=1)).status_code == 200
+        await measured(house, "a")
+        answer = await house.ask("b")
+        assert answer.json()["error"]["code"] == "memory_full"
+        assert "a 0.1" in answer.json()["error"]["message"]
