@@ -257,10 +257,10 @@ class Group:
     def _watch_idleness(self) -> None:
         """Without callers: sets the time at which the worker goes."""
         self._cancel_timer()
-        self.worker.memory.bytes()
         busy = any(usage.queued or usage.in_flight for usage in self._usage.values())
         if busy or self._gates or self.worker.state is not State.READY:
             return
+        self.worker.memory.bytes()  # what it has grown to is remembered
         when = expiry(self._uses())
         if when < math.inf:
             self._timer = asyncio.get_running_loop().call_at(when, self.worker.end)
