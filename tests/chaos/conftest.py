@@ -32,6 +32,7 @@ PATIENCE = 20.0
 TABLE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->\n"
 _PR_SET_CHILD_SUBREAPER = 36
+Measured = Callable[[str, str, str], None]
 _rows: dict[str, tuple[str, str]] = {}
 
 

@@ -43,7 +43,7 @@ async def test_edits_under_load(tmp_path: Path, measured: Measured) -> None:
         async def ask(name: str, client: int) -> None:
             number = 0
             while not over.is_set():
-                tag = 1000 * client + number
+                tag = 1_000_000 * client + number
                 answer = await house.ask(name, n=3, tag=tag)
                 assert answer.status_code == 200, answer.text
                 answers[name, tag, answer.json()["choices"][0]["message"]["tag"]] += 1

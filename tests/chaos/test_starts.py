@@ -183,6 +183,17 @@ async def test_loads_of_one_model_hold_up_no_other(tmp_path: Path) -> None:
         assert (await house.status("slow"))["state"] == "loading"
 
 
+async def test_a_request_may_say_how_long_the_model_stays(tmp_path: Path) -> None:
+    async with running(tmp_path, {"models": {"m": model(keep_alive="1h"), "n": model(keep_alive=0)}}) as house:
+        assert (await house.ask("n", keep_alive="1h")).status_code == 200
+        assert (await house.ask("m", keep_alive="forever")).status_code == 200
+        assert (await house.ask("m", keep_alive=0)).status_code == 200
+        await house.until("m", "unloaded")
+        assert (await house.status("n"))["state"] == "ready"
+        refused = await house.ask("m", keep_alive="soon")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "keep_alive")
+
+
 async def test_answers_are_counted_once(tmp_path: Path) -> None:
     """Nothing is sent to a worker twice: as many answers as questions, each to its own."""
     async with running(tmp_path, {"models": {"m": model()}}) as house:

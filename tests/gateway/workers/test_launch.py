@@ -127,7 +127,7 @@ async def test_the_worker_inherits_nothing_but_its_variables(launch_spec: Any, m
     variables = set(process.environ()) - {"LC_CTYPE"}
     descriptors = process.num_fds()
     assert await launcher.stop(worker, 1)
-    assert variables == {"PATH"}
+    assert variables == {"PATH", "BAIN_WORKER"}
     assert descriptors <= 6  # 0, 1, 2, and its own: the listening socket, the poll of its server
 
 

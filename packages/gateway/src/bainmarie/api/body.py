@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from bainmarie.asgi import ClientLeft
 from bainmarie.errors import BadRequest, TooLarge
+from bainmarie.settings.values import parse_duration
 
 MAX_BYTES = 32 * 1024 * 1024
 
@@ -41,6 +42,14 @@ class Body:
                 f"{key!r} must be {_NAMES[kind]}, not {json.dumps(value)[:60]}", code="invalid_type", param=key
             )
         return value
+
+    def keep_alive(self) -> float | None:
+        """Seconds the model shall stay after this request, infinity for ever; None where the request does not say."""
+        given = self.data.get("keep_alive")
+        try:
+            return None if given is None else parse_duration(given)
+        except ValueError as error:
+            raise BadRequest(f"'keep_alive': {error}", code="invalid_value", param="keep_alive") from None
 
 
 _NAMES: dict[type, str] = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}

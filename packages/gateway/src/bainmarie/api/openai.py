@@ -1,4 +1,4 @@
-"""The OpenAI dialect: models, chat completions, completions. Only `model` and `stream` of a body are read."""
+"""The OpenAI dialect: models, chat completions, completions. Only `model`, `stream`, `keep_alive` are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def routes(parts: Parts) -> list[Route]:
         body = await read_body(request)
         spec = parts.catalog.get(body.required("model", str))
         stream = body.optional("stream", bool) or False
-        return PassThrough(parts.supervisor, spec.name, request.scope["path"], body.raw, stream=stream)
+        path, keep_alive = request.scope["path"], body.keep_alive()
+        return PassThrough(parts.supervisor, spec.name, path, body.raw, stream=stream, keep_alive=keep_alive)
 
     return [
         Route("/v1/models", models),

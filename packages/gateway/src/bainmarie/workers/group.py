@@ -34,6 +34,8 @@ class _Usage:
     used: float | None = None
     """Loop time of the last use in the worker's present life; None where there was none."""
     used_at: datetime | None = None
+    keep_alive: float | None = None
+    """What the last request wished; None where it left that to the model."""
 
 
 class Group:
@@ -67,7 +69,9 @@ class Group:
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def lease(self, model: ModelSpec, report: Report | None) -> AsyncIterator[WorkerClient]:
+    async def lease(
+        self, model: ModelSpec, report: Report | None, keep_alive: float | None = None
+    ) -> AsyncIterator[WorkerClient]:
         """A client of the ready worker; while it is held, the worker stays."""
         usage, turns = self._usage[model.name], self._turns[model.name]
         turns.check()
@@ -79,6 +83,7 @@ class Group:
                     yield client
                 finally:
                     usage.queued, usage.in_flight = usage.queued + 1, usage.in_flight - 1
+                    usage.keep_alive = keep_alive
 
     async def load(self, model: ModelSpec, report: Report | None) -> None:
         """Makes the model ready, also after failures that a request may not try again."""
@@ -252,19 +257,20 @@ class Group:
     def _watch_idleness(self) -> None:
         """Without callers: sets the time at which the worker goes."""
         self._cancel_timer()
-        self.worker.memory.bytes()
         busy = any(usage.queued or usage.in_flight for usage in self._usage.values())
         if busy or self._gates or self.worker.state is not State.READY:
             return
+        self.worker.memory.bytes()  # what it has grown to is remembered
         when = expiry(self._uses())
         if when < math.inf:
             self._timer = asyncio.get_running_loop().call_at(when, self.worker.end)
 
     def _uses(self) -> Iterator[Use]:
         for model in self.models:
-            used = self._usage[model.name].used
-            if used is not None:
-                yield Use(max(used, self._ready_since), model.keep_alive)
+            usage = self._usage[model.name]
+            if usage.used is not None:
+                keep = model.keep_alive if usage.keep_alive is None else usage.keep_alive
+                yield Use(max(usage.used, self._ready_since), None if keep == math.inf else keep)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -53,12 +53,22 @@ _HOP_BY_HOP = frozenset(
 class PassThrough:
     """An ASGI response. Raises BainError and ClientLeft only before anything was sent."""
 
-    def __init__(self, supervisor: Supervisor, model: str, path: str, body: bytes, *, stream: bool) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        model: str,
+        path: str,
+        body: bytes,
+        *,
+        stream: bool,
+        keep_alive: float | None = None,
+    ) -> None:
         self._supervisor = supervisor
         self._model = model
         self._path = path
         self._body = body
         self._stream = stream
+        self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Reply(send)
@@ -72,7 +82,7 @@ class PassThrough:
         try:
             async with AsyncExitStack() as stack:
                 async with self._loading_told(reply):
-                    lease = await stack.enter_async_context(self._supervisor.lease(self._model))
+                    lease = await stack.enter_async_context(self._supervisor.lease(self._model, None, self._keep_alive))
                 request = lease.client.request("POST", self._path, self._body, _REQUEST_HEADERS)
                 await reply.relay(await stack.enter_async_context(request))
         except BainError as error:

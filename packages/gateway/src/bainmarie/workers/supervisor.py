@@ -83,14 +83,17 @@ class Supervisor:
                 self._groups[model.worker_key] = self._group(catalog.sharing(model))
 
     @asynccontextmanager
-    async def lease(self, name: str, report: Report | None = None) -> AsyncIterator[Lease]:
+    async def lease(
+        self, name: str, report: Report | None = None, keep_alive: float | None = None
+    ) -> AsyncIterator[Lease]:
         """A ready model, started if need be; it is not evicted while the lease is held.
 
+        `keep_alive` goes before the model's own after this use (infinity: for ever).
         `report` hears the progress while the caller waits. NotFound, LoadFailed, EnvironmentFailed; OverCapacity while
         the gateway shuts down. After a failure everybody gets that same failure at once, until its next try.
         """
         spec = self._catalog.get(name)
-        async with self._groups[spec.worker_key].lease(spec, report) as client:
+        async with self._groups[spec.worker_key].lease(spec, report, keep_alive) as client:
             yield Lease(spec, client)
 
     async def load(self, name: str, report: Report | None = None) -> None:
