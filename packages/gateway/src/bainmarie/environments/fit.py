@@ -32,7 +32,7 @@ def check_fit(models: Sequence[ModelSpec], environment: Environment) -> None:
 
 def _check_packages(models: Sequence[ModelSpec], environment: Environment) -> None:
     wanted = []
-    if models[0].quantization != "none":
+    if models[0].quantization in ("nf4", "fp4"):
         wanted.append(("bitsandbytes", BITSANDBYTES, f"`quantization: {models[0].quantization}`"))
     if adapters := [model.name for model in models if model.adapter]:
         wanted.append(("peft", PEFT, f"the adapter of {adapters[0]}"))
