@@ -139,7 +139,9 @@ def test_sixteen_clients_at_once_get_the_same(demo, alone, start_session_worker)
 
 
 def test_sixteen_clients_with_so_little_memory_that_nothing_is_kept_for_long(alone, start_session_worker):
-    tight = start_session_worker(DEMO, ServedModel("m"), device="cpu", dtype="float32", cache_bytes=4 << 20)
+    tight = start_session_worker(
+        DEMO, ServedModel("m"), device="cpu", dtype="float32", options={"cache_bytes": 4 << 20}
+    )
     tight.until(Ready)
     together = all_at_once(tight)
     for told, before in zip(together, alone * 2, strict=True):

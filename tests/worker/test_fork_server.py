@@ -86,7 +86,8 @@ class ForkServer:
     def start(self, model: Any, *served: ServedModel, device: str = "cpu", engine: str = "transformers") -> Start:
         number = len(self.started)
         models = served or (ServedModel("m"),)
-        config = WorkerConfig("m", engine, str(model), models, str(self.folder / f"{number}.sock"), device=device)
+        socket = str(self.folder / f"{number}.sock")
+        config = WorkerConfig("m", engine, str(model), models, socket=socket, device=device)
         settings = {
             "cwd": str(self.folder),
             "log": str(self.folder / f"{number}.log"),

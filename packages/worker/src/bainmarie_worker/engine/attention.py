@@ -20,6 +20,8 @@ from transformers import Cache
 from bainmarie_worker.engine.keys_values import KeysValues
 
 NAME = "bainmarie_packed"
+_FEW = 32
+"""Up to so many tokens keys are read once for all the heads that share them; beyond it there is enough to compute."""
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,27 @@ def _fused(
 ) -> torch.Tensor:
     """[heads, tokens, value size] from query [heads, tokens, size], keys and values [key heads, all tokens, size].
 
-    The heads that share keys become rows of one small product where there is one token, a stride of zero elsewhere.
+    The heads that share keys become rows of one product where there are few tokens, a stride of zero elsewhere.
     """
     heads, tokens, size = query.shape
     shared, total = keys.shape[0], keys.shape[1]
-    if tokens == 1:
-        rows = query.reshape(1, shared, heads // shared, size)
-        out = F.scaled_dot_product_attention(rows, keys[None], values[None], scale=scale)
-        return out.reshape(heads, 1, out.shape[-1])
-    rows = query.reshape(shared, heads // shared, tokens, size)
-    mask = None if total == tokens and window is None else _mask(query, tokens, total, window)
-    out = F.scaled_dot_product_attention(
-        rows,
-        keys[:, None].expand(-1, heads // shared, -1, -1),
-        values[:, None].expand(-1, heads // shared, -1, -1),
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scale,
-    )
+    repeat = heads // shared
+    mask = None if tokens == 1 or (total == tokens and window is None) else _mask(query, tokens, total, window)
+    if tokens <= _FEW:
+        rows = query.reshape(1, shared, repeat * tokens, size)
+        if mask is None and tokens > 1:
+            mask = _mask(query, tokens, total, None)
+        repeated = None if mask is None else mask.repeat(repeat, 1)
+        out = F.scaled_dot_product_attention(rows, keys[None], values[None], attn_mask=repeated, scale=scale)
+    else:
+        out = F.scaled_dot_product_attention(
+            query.reshape(shared, repeat, tokens, size),
+            keys[:, None].expand(-1, repeat, -1, -1),
+            values[:, None].expand(-1, repeat, -1, -1),
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scale,
+        )
     return out.reshape(heads, tokens, out.shape[-1])
 
 

@@ -1,14 +1,18 @@
 """Proves on two short texts that a way of computing a model gives what the model's own forward pass gives.
 
 A model is served by its own code, in a use that its authors may not have thought of: several texts in one row, or one
-text in two passes. Whether that works is not looked up by the model's name, it is tried. The probe is the warm-up too.
+text in two passes. Whether that works is not looked up by the model's name, it is tried: on the first layers, as many
+as it takes to have one of each kind, so that a large model is not computed several times before it may answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from bainmarie_worker.engine.memory import Forward, Part
 
@@ -41,6 +45,35 @@ def fault(forward: Forward, wanted: Reference, dtype: torch.dtype) -> str:
     if not far <= _NEAR.get(dtype, _NEAR_ELSE):
         return f"it computes something else (by {far:.2g} of the spread)"
     return ""
+
+
+@contextmanager
+def shortened(model: Any) -> Iterator[bool]:
+    """Inside, the model has only its first layers, one of each kind among them. False where that cannot be done."""
+    config: Any = model.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    count = getattr(text, "num_hidden_layers", None)
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if len(found) != 1:
+        yield False
+        return
+    parent, name, layers = found[0]
+    named = getattr(text, "layer_types", None) or [""] * len(layers)
+    kinds = [(kind, *(type(part) for part in layer.modules())) for kind, layer in zip(named, layers)]
+    last = max(kinds.index(kind) for kind in set(kinds))
+    if last + 1 == len(layers):
+        yield False
+        return
+    setattr(parent, name, nn.ModuleList(list(layers)[: last + 1]))
+    try:
+        yield True
+    finally:
+        setattr(parent, name, layers)
 
 
 def _distance(rows: Any, own: torch.Tensor) -> float:

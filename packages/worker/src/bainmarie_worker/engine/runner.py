@@ -13,6 +13,7 @@ from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.library import Library
 from bainmarie_worker.engine.linears import Prepacking
+from bainmarie_worker.engine.memory import Forward, Part
 from bainmarie_worker.engine.options import EngineOptions
 from bainmarie_worker.engine.sampling import Sampler
 from bainmarie_worker.engine.sequence import Adapter, TokenStream
@@ -30,6 +31,7 @@ class TransformersRunner:
 
     def __init__(self, loaded: Loaded, options: EngineOptions, cache_bytes: int) -> None:
         """LoadError `bad_option` where the model cannot go the way that `options` demand."""
+        torch.seed()  # else all workers would draw the same numbers, each time they start
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.context = loaded.context
         self.defaults = loaded.defaults
@@ -45,6 +47,7 @@ class TransformersRunner:
             adapted = Adapted(forward, self._adapters)
             self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes, options.speculate)
             way, why = ("packed" if forward.packs else "apart"), forward.why
+            _warm(forward)
         self._prepacking = Prepacking(loaded.model) if options.prepack and self._device.type == "cpu" else None
         self.info = {**loaded.info, "engine_path": way, "engine_path_reason": why, "cache_bytes": cache_bytes}
 
@@ -112,3 +115,11 @@ class TransformersRunner:
 
     def _fail(self, stream: TokenStream, error: Exception) -> None:
         stream.put(self._described(error, stream))
+
+
+@torch.inference_mode()
+def _warm(forward: Forward) -> None:
+    """One pass through the whole model: its weights are read for the first time, its kernels are made."""
+    result = forward.run([Part(forward.memory(), [0], 1)])[0]
+    if isinstance(result, Exception):
+        raise result

@@ -20,7 +20,20 @@ def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | 
     """
     if wish == "generate":
         return "the option path is generate"
-    reference = probe.reference(model, device)
+    with probe.shortened(model) as short:
+        found = _found(model, device, wish) if short else None
+    if found is None or isinstance(found, str) or found.why:  # what fails in a shortened model may be the shortening
+        found = _found(model, device, wish)
+    if isinstance(found, str) and wish != "auto":
+        raise LoadError("bad_option", f"this model cannot go the path {wish}: {found}", "Take the option path away.")
+    return found
+
+
+def _found(model: Any, device: torch.device, wish: str) -> Forward | str:
+    try:
+        reference = probe.reference(model, device)
+    except Exception as error:  # noqa: BLE001 - foreign code; generate() may know how to call it
+        return f"its forward pass fails: {type(error).__name__}: {error}"
     why = "" if wish == "auto" else f"the option path is {wish}"
     if wish in ("auto", "packed"):
         fast = packed(model, device, reference)
@@ -32,6 +45,4 @@ def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | 
         if not isinstance(own, str):
             return own
         why = own
-    if wish != "auto":
-        raise LoadError("bad_option", f"this model cannot go the path {wish}: {why}", "Take the option path away.")
     return why
