@@ -88,7 +88,7 @@ def test_max_tokens_cuts_and_says_so(gateway: Gateway, model: str) -> None:
 
 @MODELS
 @pytest.mark.parametrize(
-    ("field", "value"), [("temperature", "hot"), ("max_tokens", 0), ("messages", []), ("n", 2), ("top_p", 7)]
+    ("field", "value"), [("temperature", "hot"), ("max_tokens", 0), ("messages", []), ("n", 0), ("top_p", 7)]
 )
 def test_what_it_cannot_do_is_a_400_that_names_the_field(
     gateway: Gateway, model: str, field: str, value: object

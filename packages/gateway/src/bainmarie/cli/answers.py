@@ -27,7 +27,8 @@ _KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and i
 _BY_CODE = {kind.code: kind for kind in _KINDS if kind is not BainError}
 _SHARED = (BainError.type, BadRequest.type)
 """Types of several kinds."""
-_BY_TYPE = {kind.type: kind for kind in _KINDS if kind.type not in _SHARED}
+_BY_TYPE = {kind.type: kind for kind in reversed(_KINDS) if kind.type not in _SHARED}
+"""The general kind where a special one shares its type: kinds stand before those made of them."""
 _BY_STATUS: dict[int, type[BainError]] = {
     401: Refused,
     403: Refused,
