@@ -37,10 +37,10 @@ class WorkerConfig:
     """Directory of the base model, or its hub id."""
     models: tuple[ServedModel, ...]
     """Every name this worker may be asked for when it starts. Adapters are loaded when first asked for."""
-    base: str | None = None
-    """Directory or hub id whose config.json and tokenizer complete a `model` that has none of its own."""
     socket: str = ""
     token: str = ""
+    base: str | None = None
+    """Directory or hub id whose config.json and tokenizer complete a `model` that has none of its own."""
     quantization: str = "none"
     """none | int8 | int4 | nf4 | fp4"""
     dtype: str = "auto"

@@ -38,7 +38,7 @@ def launch(models: Sequence[ModelSpec], environment: Environment, home: Path, en
     return LaunchSpec(
         argv=tuple(_filled(argument, model.name, port, socket) for argument in model.command),
         env=_variables(environment, environ),
-        config=WorkerConfig(model.name, model.engine, "", tuple(served(m) for m in models), socket),
+        config=WorkerConfig(model.name, model.engine, "", tuple(served(m) for m in models), socket=socket),
         log=log_path(models, home),
         cwd=Path(model.folder) if model.folder else home,
         environment=environment.digest,

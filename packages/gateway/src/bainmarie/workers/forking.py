@@ -59,7 +59,7 @@ class ForkingLauncher:
         """See `Launcher`. Returns before a fork server has done its imports; the worker's events tell the rest."""
         worker = LocalWorker(spec.log)
         reason = self._not_now(spec)
-        if not reason:
+        if spec.fork_server and not reason:
             try:
                 await self._ask(await self._server(spec), worker, spec)
             except OSError as error:
