@@ -86,8 +86,8 @@ class ForkServer:
     def start(self, model: Any, *served: ServedModel, device: str = "cpu", engine: str = "transformers") -> Start:
         number = len(self.started)
         models = served or (ServedModel("m"),)
-        socket = str(self.folder / f"{number}.sock")
-        config = WorkerConfig("m", engine, str(model), models, socket=socket, device=device)
+        path = str(self.folder / f"{number}.sock")
+        config = WorkerConfig("m", engine, str(model), models, socket=path, device=device)
         settings = {
             "cwd": str(self.folder),
             "log": str(self.folder / f"{number}.log"),

@@ -47,8 +47,6 @@ class Stage:
     ends_at_zero: bool
     hardest: float = 1.0
     """The share of the dialogues that is learned: those with the largest loss."""
-    singles: float = 0.0
-    """The share of the dialogues that begin with a single call, beyond what is usual."""
     kept: float = 0.0
     """How much of the weights before goes into the result: the mean of both is better than either."""
 
@@ -64,7 +62,6 @@ STAGES = (
     Stage("dialogues", minutes=51, processes=1, peak=1.0, ends_at_zero=True),
     Stage("again", minutes=66, processes=2, peak=0.6, ends_at_zero=True),
     Stage("hard", minutes=45, processes=1, peak=0.2, ends_at_zero=True, hardest=0.25, kept=0.5),
-    Stage("singles", minutes=14, processes=1, peak=0.1, ends_at_zero=True, hardest=0.25, singles=0.6, kept=0.4),
 )
 
 
@@ -82,13 +79,13 @@ def copies(rng: random.Random, tokens: float) -> list[Example]:
     return examples
 
 
-def talks(rng: random.Random, tokens: float, tokenizer: Tokenizer, singles: float = 0.0) -> list[Example]:
+def talks(rng: random.Random, tokens: float, tokenizer: Tokenizer) -> list[Example]:
     """About `tokens` tokens of dialogues, and a little copying of characters."""
     characters = [tokenizer.token_to_id(character) for character in string.ascii_letters + string.digits + "._-/"]
     examples = [copying.example(rng, characters) for _ in range(3)]
     count = 0
     while count < tokens:
-        example = encode(tokenizer, dialogue(rng, "single" if rng.random() < singles else None))
+        example = encode(tokenizer, dialogue(rng))
         if len(example[0]) <= LONGEST:
             examples.append(example)
             count += len(example[0])
@@ -115,7 +112,7 @@ def run_stage(rank: int, stage: Stage, before: Path | None, arguments: argparse.
     while (done := elapsed(began) / (60 * stage.minutes * arguments.scale)) < 1:
         started = time.monotonic()
         tokens = share / stage.hardest
-        examples = copies(rng, tokens) if stage.name == "copying" else talks(rng, tokens, tokenizer, stage.singles)
+        examples = copies(rng, tokens) if stage.name == "copying" else talks(rng, tokens, tokenizer)
         if stage.hardest < 1:
             examples = trainer.hardest(examples, stage.hardest)
         shown = trainer.gradients(examples)

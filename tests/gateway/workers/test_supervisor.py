@@ -315,7 +315,8 @@ async def test_an_adapter_is_loaded_once_and_shares_the_worker(kitchen: Any, mod
     assert [s.state for s in k.supervisor.status()] == ["ready", "ready", "unloaded"]
     assert len({s.pid for s in k.supervisor.status()}) == 1
     async with k.supervisor.lease("m") as lease:
-        assert await lease.client.json("GET", "/info") == {"adapters": ["a"], "adapter_loads": 1}
+        info = await lease.client.json("GET", "/info")
+        assert (info["adapters"], info["adapter_loads"]) == (["a"], 1)
 
 
 async def test_an_adapter_that_does_not_fit_fails_alone(kitchen: Any, model: Any) -> None:
