@@ -781,16 +781,16 @@ def broken(v: Values, task: Task) -> Task:
 
 
 KINDS: dict[str, float] = {
-    "single": 26,
-    "chain": 16,
-    "plan": 24,
+    "single": 24,
+    "chain": 14,
+    "plan": 30,
     "pair": 10,
     "mixed": 8,
     "broken": 5,
-    "talk": 4,
-    "missing": 7,
+    "talk": 5,
+    "missing": 5,
     "ending": 3,
-    "custom": 5,
+    "custom": 4,
 }
 """The share of each kind of task."""
 

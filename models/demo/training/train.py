@@ -45,10 +45,6 @@ class Stage:
     processes: int
     peak: float
     ends_at_zero: bool
-    hardest: float = 1.0
-    """The share of the dialogues that is learned: those with the largest loss."""
-    kept: float = 0.0
-    """How much of the weights before goes into the result: the mean of both is better than either."""
 
     def rate(self, done: float) -> float:
         """The learning rate's factor at the fraction `done`: up, flat for a fifth, down in a straight line."""
@@ -61,7 +57,6 @@ STAGES = (
     Stage("copying", minutes=10, processes=1, peak=1.0, ends_at_zero=False),
     Stage("dialogues", minutes=51, processes=1, peak=1.0, ends_at_zero=True),
     Stage("again", minutes=66, processes=2, peak=0.6, ends_at_zero=True),
-    Stage("hard", minutes=45, processes=1, peak=0.2, ends_at_zero=True, hardest=0.25, kept=0.5),
 )
 
 
@@ -111,10 +106,7 @@ def run_stage(rank: int, stage: Stage, before: Path | None, arguments: argparse.
     seen = collections.deque[Progress](maxlen=50)
     while (done := elapsed(began) / (60 * stage.minutes * arguments.scale)) < 1:
         started = time.monotonic()
-        tokens = share / stage.hardest
-        examples = copies(rng, tokens) if stage.name == "copying" else talks(rng, tokens, tokenizer)
-        if stage.hardest < 1:
-            examples = trainer.hardest(examples, stage.hardest)
+        examples = copies(rng, share) if stage.name == "copying" else talks(rng, share, tokenizer)
         shown = trainer.gradients(examples)
         share = min(6000.0, max(900.0, share * (STEP_SECONDS / (time.monotonic() - started)) ** 0.5))
         seen.append(trainer.step(shown, stage.rate(done)))
@@ -123,10 +115,6 @@ def run_stage(rank: int, stage: Stage, before: Path | None, arguments: argparse.
             loss, right = (sum(getattr(p, name) for p in seen) / len(seen) for name in ("loss", "right"))
             print(f"{stage.name} {steps} {done:.1%} loss {loss:.4f} right {right:.4f}", flush=True)
     if rank == 0:
-        if before is not None and stage.kept:
-            weights = trainer.network.state_dict()
-            for name, value in torch.load(before).items():
-                weights[name].lerp_(value, stage.kept)
         torch.save(trainer.network.state_dict(), arguments.work / f"{stage.name}.pt")
         if stage.name != "copying":
             print(check(trainer.network, tokenizer, 100), flush=True)
