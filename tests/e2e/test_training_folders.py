@@ -55,12 +55,12 @@ def test_adapters_as_training_leaves_them(start_gateway: Callable[..., Gateway],
 
 
 def test_what_cannot_be_resolved_names_what_is_missing(start_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    lost = adapter(tmp_path / "lost", "/root/train/base")
+    lost = adapter(tmp_path / "lost", "/home/someone/train/base")
     empty = adapter(tmp_path / "empty", str(demo_model()))
     (empty / "adapter_model.safetensors").unlink()
     models = {"lost": {"model": str(lost)}, "empty": {"model": str(demo_model()), "adapter": str(empty)}}
     gateway = start_gateway(json.dumps({"version": 1, "models": models}))
-    for name, part in {"lost": "/root/train/base", "empty": "adapter_model.safetensors"}.items():
+    for name, part in {"lost": "/home/someone/train/base", "empty": "adapter_model.safetensors"}.items():
         refused = gateway.http.post("/v1/chat/completions", json={"model": name, "messages": [_user()]})
         assert refused.status_code >= 400
         assert part in refused.text

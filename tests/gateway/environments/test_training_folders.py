@@ -54,7 +54,7 @@ def test_a_base_that_only_the_model_card_names(tmp_path: Path, base: Path, writt
 
 
 def test_the_model_card_where_the_adapter_names_a_path_of_another_machine(tmp_path: Path) -> None:
-    adapter = make_adapter(tmp_path / "a", base_model_name_or_path="/root/train/qwen")
+    adapter = make_adapter(tmp_path / "a", base_model_name_or_path="/home/someone/train/qwen")
     assert read(adapter) == (str(adapter), None, "")
     (adapter / "README.md").write_text(CARD.format(base="Qwen/Qwen3-8B"))
     assert read(adapter) == ("Qwen/Qwen3-8B", str(adapter), "")
