@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 BAIN = Path(sys.executable).with_name("bain")
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +50,17 @@ def clean_environ(home: Path) -> dict[str, str]:
     """What a program started by a test sees: no configuration but the test's own."""
     left_out = {"BAIN_CONFIG", "BAIN_URL", "BAIN_API_KEY"}
     return {**{k: v for k, v in os.environ.items() if k not in left_out}, "BAIN_HOME": str(home), "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="module")
+def subreaper() -> Iterator[None]:
+    """Orphans come to this process, so that none can hide; in one file of tests, for here nobody else collects them."""
+    if sys.platform != "linux":
+        pytest.skip("needs a Linux child subreaper")
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @dataclass

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ PATIENCE = 20.0
 """Seconds after which something that should have happened fails a test; what is promised is measured."""
 TABLE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->\n"
-_PR_SET_CHILD_SUBREAPER = 36
 Measured = Callable[[str, str, str], None]
 _rows: dict[str, tuple[str, str]] = {}
 
@@ -41,14 +39,9 @@ def times(few: int, many: int) -> int:
     return many if LONG else few
 
 
-@pytest.fixture(scope="session", autouse=True)
-def subreaper() -> Iterator[None]:
-    """Orphans come to this process."""
-    if sys.platform != "linux":
-        pytest.skip("needs a Linux child subreaper")
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    yield
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+@pytest.fixture(scope="module", autouse=True)
+def orphans_come_here(subreaper: None) -> None:
+    """For every test of this folder."""
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,6 @@ import psutil
 import pytest
 
 A_GATEWAY = Path(__file__).with_name("a_gateway.py")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses a Linux child subreaper to find orphans")
-
-
-@pytest.fixture
-def subreaper() -> Iterator[None]:
-    """Orphans come to this process, so that none can hide."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(36, 1, 0, 0, 0)
-    yield
-    libc.prctl(36, 0, 0, 0, 0)
 
 
 @asynccontextmanager

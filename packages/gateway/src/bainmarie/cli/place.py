@@ -47,7 +47,10 @@ def running() -> RunningGateway | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GatewayUnreachable(f"{path} cannot be read: {error}", hint="Delete it if no gateway runs.") from error
     try:
-        born = psutil.Process(found.pid).create_time()
+        process = psutil.Process(found.pid)
+        born = process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
     except psutil.NoSuchProcess:
         return None
     # A process that is younger than the gateway has only got its number.

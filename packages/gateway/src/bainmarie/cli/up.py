@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,15 @@ from bainmarie.cli.options import config_option
 from bainmarie.errors import BainError, GatewayUnreachable
 
 if TYPE_CHECKING:
+    import psutil
+
     from bainmarie.api.parts import GatewayInfo
     from bainmarie.settings import Settings
 
 STOP_SECONDS = 30.0
 """How long `down` waits for requests to end before the gateway is killed."""
+KILL_SECONDS = 10.0
+"""How long a killed gateway may take to be gone, its memory given back."""
 
 
 @click.command()
@@ -60,18 +65,36 @@ def down() -> None:
     if found is None:
         terminal.say("no gateway is running")
         return
-    try:
+    with suppress(psutil.NoSuchProcess):  # It ended by itself: what was asked for is so.
         process = psutil.Process(found.pid)
         process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
+        if not _ended(process, STOP_SECONDS):
             terminal.say(f"the gateway (pid {found.pid}) did not end within {STOP_SECONDS:.0f} s: it is killed")
             process.kill()
-            process.wait()
-    except psutil.NoSuchProcess:
-        pass  # It ended by itself: what was asked for is so.
+            if not _ended(process, KILL_SECONDS):
+                raise BainError(
+                    f"the gateway (pid {found.pid}) is still there {KILL_SECONDS:.0f} s after it was killed",
+                    hint="It hangs in the kernel, in a disk or a driver: see the system's log.",
+                )
     click.echo(f"the gateway at {found.address} is stopped")
+
+
+def _ended(process: psutil.Process, seconds: float) -> bool:
+    """Whether it ended within that time.
+
+    A dead process keeps its number until its parent collects it. That is awaited for a moment only: the first process
+    of a container may never do it.
+    """
+    import psutil
+
+    deadline = time.monotonic() + seconds
+    with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        process.wait(0.5)
+    return True
 
 
 def _detach(host: str | None, port: int | None) -> None:
