@@ -26,6 +26,8 @@ STOP_SECONDS = 30.0
 """How long `down` waits for requests to end before the gateway is killed."""
 KILL_SECONDS = 10.0
 """How long a killed gateway may take to be gone, its memory given back."""
+COLLECT_SECONDS = 3.0
+"""How long the number of a dead gateway may stay taken; some systems collect orphans once a second."""
 
 
 @click.command()
@@ -82,8 +84,8 @@ def down() -> None:
 def _ended(process: psutil.Process, seconds: float) -> bool:
     """Whether it ended within that time.
 
-    A dead process keeps its number until its parent collects it. That is awaited for a moment only: the first process
-    of a container may never do it.
+    A dead process keeps its number until its parent collects it. That is not awaited for long: the first process of a
+    container may never do it.
     """
     import psutil
 
@@ -93,7 +95,7 @@ def _ended(process: psutil.Process, seconds: float) -> bool:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
-        process.wait(0.5)
+        process.wait(COLLECT_SECONDS)
     return True
 
 
