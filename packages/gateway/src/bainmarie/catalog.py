@@ -97,7 +97,18 @@ class Catalog:
         """From now on it is as `other`: the configuration was read anew."""
         self.models, self.environments = other.models, other.environments
 
+    def weights_elsewhere(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
+        """The models of other workers that map the same files of weights as the worker of `spec`."""
+        mapped = _mapped(spec)
+        return tuple(m for m in self if mapped and _mapped(m) == mapped and m.worker_key != spec.worker_key)
+
     def sharing(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
         """Every model that the worker of `spec` serves, `spec`'s base first, then by name."""
         same = [m for m in self if m.worker_key == spec.worker_key]
         return tuple(sorted(same, key=lambda m: (m.adapter is not None, m.name)))
+
+
+def _mapped(spec: ModelSpec) -> tuple[str, str] | None:
+    """What two workers with the same weights in memory have in common; None where memory holds a copy of its own."""
+    plain = spec.engine == "transformers" and spec.quantization == "none" and spec.device in ("auto", "cpu")
+    return (spec.model, spec.dtype) if plain else None

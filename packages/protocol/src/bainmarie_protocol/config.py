@@ -54,6 +54,8 @@ class WorkerConfig:
     trust_remote_code: bool = False
     context: int | None = None
     """Tokens of prompt and answer together; None takes the model's own limit."""
+    shares_weights: bool = False
+    """Another worker may map the same checkpoint: memory is to hold it once."""
     queue: int = 1024
     """Requests that may wait for the engine before further ones get a 503."""
     options: dict[str, object] = field(default_factory=dict)

@@ -21,7 +21,8 @@ def load_and_warm(config: WorkerConfig, report: Report) -> Runner:
     from bainmarie_worker.engine.runner import TransformersRunner
 
     report(Progress("warmup"))
-    runner = TransformersRunner(loaded, options, options.cache_bytes or _cache_bytes(loaded.device))
+    prepack = not config.shares_weights if options.prepack is None else options.prepack
+    runner = TransformersRunner(loaded, options, options.cache_bytes or _cache_bytes(loaded.device), prepack)
     runner.tokenizer.warm()
     return runner
 

@@ -53,10 +53,12 @@ class Preparation:
         if not models[0].environment:
             return launch(models, NO_ENVIRONMENT, self._home, self._environ)
         fit = await asyncio.to_thread(self._counted, models)
-        spec = await asyncio.to_thread(wish, self._catalog, fit, self._infer)
-        environment = await self._environments.ensure(spec, report)
+        wanted = await asyncio.to_thread(wish, self._catalog, fit, self._infer)
+        environment = await self._environments.ensure(wanted, report)
         await asyncio.to_thread(check_fit, fit, environment)
-        return launch(models, environment, self._home, self._environ)
+        spec = launch(models, environment, self._home, self._environ)
+        twice = bool(self._catalog.weights_elsewhere(models[0]))
+        return replace(spec, config=replace(spec.config, shares_weights=twice))
 
     def _counted(self, models: Sequence[ModelSpec]) -> list[ModelSpec]:
         models = [resolved(model) for model in models]  # files may have come since the configuration was read

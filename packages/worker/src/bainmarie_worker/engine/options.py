@@ -15,9 +15,9 @@ class EngineOptions:
 
     cache_bytes: int | None = None
     """Memory for keys and values of running and ended sequences; None: a part of what is free after the load."""
-    prepack: bool = True
+    prepack: bool | None = None
     """Give linear layers the layout of this processor's kernels. It is a copy: no memory is shared with other workers
-    of the same checkpoint then."""
+    of the same checkpoint then. None: unless there are such workers."""
     speculate: bool = True
     """Guess tokens from the prompt where that pays."""
     path: str = "auto"

@@ -29,7 +29,7 @@ class TransformersRunner:
     library's own `generate()`. `info["path"]` and `info["path_reason"]` say which, and why no better one.
     """
 
-    def __init__(self, loaded: Loaded, options: EngineOptions, cache_bytes: int) -> None:
+    def __init__(self, loaded: Loaded, options: EngineOptions, cache_bytes: int, prepack: bool = True) -> None:
         """LoadError `bad_option` where the model cannot go the way that `options` demand."""
         torch.seed()  # else all workers would draw the same numbers, each time they start
         self.tokenizer: Tokenizer = loaded.tokenizer
@@ -48,8 +48,14 @@ class TransformersRunner:
             self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes, options.speculate)
             way, why = ("packed" if forward.packs else "apart"), forward.why
             _warm(forward)
-        self._prepacking = Prepacking(loaded.model) if options.prepack and self._device.type == "cpu" else None
-        self.info = {**loaded.info, "engine_path": way, "engine_path_reason": why, "cache_bytes": cache_bytes}
+        self._prepacking = Prepacking(loaded.model) if prepack and self._device.type == "cpu" else None
+        self.info = {
+            **loaded.info,
+            "engine_path": way,
+            "engine_path_reason": why,
+            "cache_bytes": cache_bytes,
+            "prepack": self._prepacking is not None,
+        }
 
     @property
     def busy(self) -> bool:
