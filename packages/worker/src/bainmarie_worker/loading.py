@@ -20,6 +20,7 @@ from bainmarie_worker.failures import classified, is_out_of_memory
 from bainmarie_worker.limits import library_limits
 from bainmarie_worker.model_settings import context_of, end_ids, generation_config, sampling_of
 from bainmarie_worker.packages import need
+from bainmarie_worker.prefault import prefault
 from bainmarie_worker.tokenizer import TransformersTokenizer
 from bainmarie_worker.tokenizer_loading import load_tokenizer
 from bainmarie_worker.weights import weights_progress
@@ -81,6 +82,8 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         raise
     except Exception as error:
         raise classified(error, config) from error
+    if plan.pack_bits is None:
+        prefault(model)
     held = plan.name
     if plan.pack_bits is not None:
         held = quantization.pack(model, plan.pack_bits, config, report)

@@ -78,6 +78,10 @@ def _architecture(model: str) -> None:
     wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
     for name in [wanted] if isinstance(wanted, str) else wanted or ():
         getattr(transformers, name, None)
+    with contextlib.suppress(ImportError):  # transformers 4 has no such rules
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping(kind)  # the first call compiles the rules of all architectures: 0.1 s
 
 
 def _settings(model: str) -> dict[str, Any]:
