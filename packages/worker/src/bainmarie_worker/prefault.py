@@ -1,8 +1,8 @@
 """Weights that were mapped from a file are looked up page by page when they are first read; here that is done beside.
 
 The kernel does it for whole ranges at once (MADV_POPULATE_READ, Linux 5.14), in a thread, while the rest of the load
-goes on: for 1 GB that lies in the page cache it takes 0.1 s that the first pass would otherwise spend. Pages that are not in
-memory yet are read from the disk in one go.
+goes on: for 1 GB in the page cache it saves the first pass 0.1 s. Pages that are not in memory yet are read
+from the disk in one go.
 """
 
 from __future__ import annotations
