@@ -25,7 +25,7 @@ def test_gc_removes_what_the_configuration_does_not_want(empty_home, tmp_path: P
     assert empty_home.bain("env", "sync", "a", "b").returncode == 0
     file.write_text(json.dumps({**settings, "models": {"b": {"engine": "fake"}}}))
     kept = json.loads(empty_home.bain("env", "gc", "--json").stdout)
-    assert sorted(row["kept"] for row in kept) == ["it was asked for minutes ago", "the configuration wants it"]
+    assert sorted(row["kept"] for row in kept) == ["a model wants it", "it was asked for minutes ago"]
     for used in (tmp_path / "environments" / "locks").glob("*.used"):
         os.utime(used, (time.time() - 3600,) * 2)
     planned = empty_home.bain("env", "gc", "--dry-run")
@@ -33,10 +33,33 @@ def test_gc_removes_what_the_configuration_does_not_want(empty_home, tmp_path: P
     swept = empty_home.bain("env", "gc")
     assert swept.returncode == 0
     assert sorted(line.split(": ")[1] for line in swept.stdout.splitlines()) == [
-        "kept, the configuration wants it",
+        "kept, a model wants it",
         "removed",
     ]
     assert len(json.loads(empty_home.bain("env", "ls", "--json").stdout)) == 1
+
+
+def test_gc_keeps_what_another_configuration_wants(empty_home, tmp_path: Path) -> None:
+    other, own = tmp_path / "other.yaml", tmp_path / "own.yaml"
+    settings = {"environments": {"e": {"packages": ["six==1.16.0"]}}}
+    other.write_text(json.dumps({**settings, "models": {"a": {"engine": "fake", "environment": "e"}}}))
+    own.write_text("version: 1\n")
+    assert empty_home.bain("env", "sync", "a", "--config", str(other)).returncode == 0
+    for used in (tmp_path / "environments" / "locks").glob("*.used"):
+        os.utime(used, (time.time() - 3600,) * 2)
+
+    kept = empty_home.bain("env", "gc", "--config", str(own))
+    assert "kept, a model wants it" in kept.stdout
+    assert kept.stderr.startswith(f"counted too: {other}\n")
+
+    other.write_text("modles: {}\n")
+    broken = empty_home.bain("env", "gc", "--config", str(own))
+    assert broken.returncode == 3
+    assert f"{other}:1:1: unknown key 'modles'" in broken.stderr
+
+    other.unlink()
+    assert "e " in (gone := empty_home.bain("env", "gc", "--config", str(own))).stdout
+    assert "removed" in gone.stdout
 
 
 def test_ls_shows_interpreters_that_are_used_as_they_are(empty_home, tmp_path: Path) -> None:

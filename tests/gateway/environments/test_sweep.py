@@ -55,12 +55,12 @@ async def test_what_is_wanted_stays(tmp_path: Path, spec: EnvironmentSpec) -> No
     one = await store.ensure(spec, lambda progress: None)
     two = await store.ensure(replace(spec, packages=("six==1.17.0",)), lambda progress: None)
     assert verdicts(tmp_path, spec) == {
-        one.digest: "the configuration wants it",
+        one.digest: "a model wants it",
         two.digest: "it was asked for minutes ago",
     }
     old = time.time() - 3600
     os.utime(tmp_path / "environments" / "locks" / f"{two.digest}.used", (old, old))
-    assert verdicts(tmp_path, spec) == {one.digest: "the configuration wants it", two.digest: ""}
+    assert verdicts(tmp_path, spec) == {one.digest: "a model wants it", two.digest: ""}
     assert [environment.digest for environment in store.list()] == [one.digest]
 
 

@@ -28,6 +28,7 @@ def sync(models: tuple[str, ...]) -> None:
 
     Without MODEL: those of all models.
     """
+    from bainmarie.cli.known_files import remember
     from bainmarie.cli.loading import load_view
     from bainmarie.cli.place import configuration, home
     from bainmarie.cli.stages import StageClock
@@ -38,6 +39,7 @@ def sync(models: tuple[str, ...]) -> None:
     from bainmarie.progress import Progress
 
     catalog = configuration().catalog()
+    remember()
     store = EnvironmentStore(home())
 
     async def build(name: str, spec: EnvironmentSpec) -> Environment:

@@ -69,16 +69,21 @@ def ls(as_json: bool) -> None:
 @json_option
 @config_option
 def gc(dry_run: bool, as_json: bool) -> None:
-    """Remove environments that no model of the configuration wants.
+    """Remove environments that no model wants.
 
-    Never one that a process runs in, that is being built, or that was asked for within minutes.
+    Models are those of the configuration, and of every other configuration file that this home has served, while it
+    is there. Never one that a process runs in, that is being built, or that was asked for within minutes.
     """
+    from bainmarie.cli.known_files import others
     from bainmarie.cli.place import configuration, home
     from bainmarie.cli.wishes import wishes
     from bainmarie.environments.disk import written
     from bainmarie.environments.store import EnvironmentStore
 
     wanted = [spec for _, spec in wishes(configuration().catalog(), [])]
+    for path, settings in others():
+        terminal.say(f"counted too: {path}")
+        wanted += [spec for _, spec in wishes(settings.catalog(), [])]
     verdicts = list(EnvironmentStore(home()).sweep(wanted, dry_run=dry_run))
     if as_json:
         rows = [{"digest": v.path.name, "name": v.name, "kept": v.kept or None, "freed": v.freed} for v in verdicts]

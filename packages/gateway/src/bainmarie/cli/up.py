@@ -117,10 +117,12 @@ def _detach(host: str | None, port: int | None) -> None:
 def _serve(host: str | None, port: int | None, *, announce: bool, lifeline: bool) -> None:
     import logging
 
+    from bainmarie.cli.known_files import remember
     from bainmarie.cli.place import configuration, home
     from bainmarie.gateway import serve
 
     settings = configuration()
+    remember()
     for notice in settings.notices():
         terminal.say(notice)
 

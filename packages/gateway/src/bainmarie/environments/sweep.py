@@ -1,7 +1,7 @@
 """Removing environments that nobody wants any more: mark and sweep.
 
-Marked is what the configuration's models want. Swept is the rest, but never what a process runs in, what was asked for
-moments ago (its worker may be about to start), or what is being built.
+Marked is what the models of the known configurations want. Swept is the rest, but never what a process runs in, what
+was asked for moments ago (its worker may be about to start), or what is being built.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _judge(root: Path, path: Path, marked: Collection[str], dry_run: bool) -> Ve
 
 def _keeps(root: Path, path: Path, marked: Collection[str]) -> str:
     if path.name in marked:
-        return "the configuration wants it"
+        return "a model wants it"
     if pid := _runs_in(path):
         return f"process {pid} runs in it"
     if time.time() - last_use(root, path.name) < _JUST_ASKED:
