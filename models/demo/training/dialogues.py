@@ -781,9 +781,9 @@ def broken(v: Values, task: Task) -> Task:
 
 
 KINDS: dict[str, float] = {
-    "single": 24,
-    "chain": 14,
-    "plan": 30,
+    "single": 30,
+    "chain": 16,
+    "plan": 22,
     "pair": 10,
     "mixed": 8,
     "broken": 5,
@@ -853,8 +853,8 @@ def dialogue(
         base = {name: BUILT_IN[name] for name in names}
     for _ in range(rng.randint(1, 3) if v.chance(0.15) or ("custom" in kinds and v.chance(0.6)) else 0):
         base.update([custom_tool(v)])
-    if kinds == ["talk"] * len(kinds) and v.chance(0.4):
-        base = {}
+    if kinds[0] != "missing" and v.chance(0.4 if set(kinds) == {"talk"} else 0.12):
+        base = {}  # No tools; or, where some are needed, those alone: a short list is no sign of a missing tool.
     planned = [None if name == "talk" else make(v, name, base) for name in kinds]
     while any(
         task and name != "broken" and len(task.rounds) > max(longest, 2)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MUON_RATE, ADAM_RATE = 0.02, 0.004
-MICRO_BATCH = 1600
+MICRO_BATCH = 800
 """Tokens, padding included, that go through the network at once: more fall out of a small core's cache."""
 
 Example = tuple[list[int], list[int]]
@@ -85,6 +85,17 @@ class Trainer:
         self._others = [weight for weight in network.parameters() if id(weight) not in chosen]
         self._muon = Muon(hidden, MUON_RATE)
         self._adam = torch.optim.AdamW(self._others, ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+
+    @torch.no_grad()
+    def losses(self, examples: list[Example]) -> list[float]:
+        """The loss of each example, summed over its learned tokens."""
+        found = [0.0] * len(examples)
+        for ids, chosen, wanted, part in batches(examples, 2 * MICRO_BATCH):
+            loss = torch.zeros(chosen.shape)
+            loss[chosen] = F.cross_entropy(self.network(ids, chosen), wanted, reduction="none")
+            for index, value in zip(part, loss.sum(1).tolist(), strict=True):
+                found[index] = value
+        return found
 
     def gradients(self, examples: list[Example]) -> tuple[float, float, float]:
         """Adds up the gradients of the summed loss; gives the loss, the tokens that were right, the learned tokens."""
