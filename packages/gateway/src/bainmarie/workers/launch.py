@@ -221,8 +221,10 @@ class LocalWorker(asyncio.SubprocessProtocol):
         self.released = True
         process = self._transport.get_extra_info("subprocess")
         if process is not None:
-            process.returncode = 0  # asyncio would kill it, when the transport is forgotten
-        for pipe in (self._transport.get_pipe_transport(0), self._transport.get_pipe_transport(1)):
+            process.returncode = 0  # asyncio would kill it
+            self._transport.close()
+            return
+        for pipe in map(self._transport.get_pipe_transport, range(3)):
             if pipe is not None:
                 pipe.close()
 
