@@ -100,7 +100,8 @@ def _received(connection: socket.socket, waits: Callable[[list[str]], None]) -> 
                 waits(told["waits_for"])
             else:
                 listener, lock = descriptors
-                os.set_inheritable(lock, False)
+                for descriptor in descriptors:
+                    os.set_inheritable(descriptor, False)
                 return Place(told["host"], socket.socket(fileno=listener), lock, connection)
 
 
@@ -194,5 +195,6 @@ def _listening(path: str) -> Iterator[socket.socket]:
         try:
             yield listener
         except asyncio.CancelledError:  # this gateway ends; one that is replaced leaves the place to the other
-            os.unlink(path)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
             raise
