@@ -94,9 +94,7 @@ def talks(rng: random.Random, tokens: float, tokenizer: Tokenizer) -> list[tuple
     return found
 
 
-def hardest(
-    rng: random.Random, trainer: Trainer, found: list[tuple[str, Example]], share: float
-) -> list[Example]:
+def hardest(rng: random.Random, trainer: Trainer, found: list[tuple[str, Example]], share: float) -> list[Example]:
     """Of each kind the given share with the largest loss: late in a training most dialogues teach nothing more."""
     groups: dict[str, list[tuple[float, Example]]] = {}
     examples = [example for _, example in found]

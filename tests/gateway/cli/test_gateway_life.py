@@ -30,6 +30,30 @@ def test_a_detached_gateway_is_started_once_named_and_stopped(home) -> None:
     assert home.bain("down").returncode == 0
 
 
+def test_a_detached_gateway_takes_the_place_of_another(tmp_path: Path, home) -> None:
+    file = tmp_path / "bain.yaml"
+    file.write_text("version: 1\ngateway: {port: 0}\n")
+    arguments = ("up", "--detach", "--replace", "--config", str(file))
+    first = home.bain(*arguments)  # there is none: an ordinary start
+    assert first.returncode == 0, first.stderr
+    old = json.loads((home.path / "gateway.json").read_text())
+    replaced = home.bain(*arguments)
+    told = json.loads((home.path / "gateway.json").read_text())
+    assert told["pid"] != old["pid"]
+    assert (told["address"], told["home"]) == (old["address"], old["home"])
+    assert replaced.stdout == f"the gateway is up in place of pid {old['pid']}: pid {told['pid']}, {told['address']}\n"
+    mixed = home.bain("up", "--replace", "--port", "0")
+    assert mixed.returncode == 2
+    assert "--replace keeps the address" in mixed.stderr
+    file.write_text("version: 1\nmodles: {}\n")
+    wrong = home.bain(*arguments)
+    assert wrong.returncode == 3
+    assert "unknown key 'modles'" in wrong.stderr
+    assert json.loads((home.path / "gateway.json").read_text()) == told
+    assert home.bain("down").returncode == 0
+    assert not (home.path / "gateway.json").exists()
+
+
 def test_a_gateway_that_cannot_start_says_why(home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

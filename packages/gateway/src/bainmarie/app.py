@@ -29,6 +29,7 @@ from bainmarie.workers.forking import ForkingLauncher
 from bainmarie.workers.launch import LocalLauncher
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.records import Records
+from bainmarie.workers.succession import Succession
 from bainmarie.workers.supervisor import Supervisor
 from bainmarie.workers.worker import Prepare
 
@@ -51,7 +52,8 @@ def build_parts(
 ) -> Parts:
     """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
     catalog, events = settings.catalog(), EventBus()
-    fresh = LocalLauncher(Records(home / RECORDS))
+    records = Records(home / RECORDS)
+    fresh = LocalLauncher(records)
     forking = ForkingLauncher(fresh) if settings.workers.fork_server else None
     supervisor = Supervisor(
         catalog,
@@ -63,6 +65,7 @@ def build_parts(
         back_off=BackOff(first=settings.workers.retry_gap),
         prepare=prepare,
         budget=bytes_of(settings.memory.cpu) if settings.memory.cpu else None,
+        succession=Succession(records, settings.workers.survive),
     )
     runs_ = Runs(Database(home / DATABASE), WorkerModels(supervisor), catalog, tool_settings(settings), events.publish)
 
@@ -81,12 +84,14 @@ def build_parts(
         reload=Reload(settings, apply, events),
         closing=closing or asyncio.Event(),
         stop=stop,
+        adopt=lambda: supervisor.adopt(records, fresh),
         forking=forking,
     )
 
 
 def build_app(parts: Parts) -> Starlette:
-    """The ASGI application. Its lifespan marks the runs that a crash cut off, and at the end stops runs and workers.
+    """The ASGI application. Its lifespan marks the runs that a crash cut off and goes on with the workers that a former
+    gateway has left; at the end it stops runs and workers.
 
     What keeps it from starting is left in `app.state.failure`: the server says only that it did not start.
     """
@@ -95,8 +100,7 @@ def build_app(parts: Parts) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             await _recover(app, parts)
-            if swept := await asyncio.to_thread(Records(parts.home / RECORDS).sweep):
-                _log.warning("ended %d processes that a former gateway had left behind", swept)
+            await parts.adopt()
             parts.supervisor.preload()
             following = asyncio.create_task(parts.reload.follow())
             try:

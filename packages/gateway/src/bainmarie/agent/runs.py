@@ -128,6 +128,11 @@ class Runs:
         names = ("status", "created_at", "ended_at")
         return [{"run_id": r.id, "model": r.request["model"], **{n: getattr(r, n) for n in names}} for r in records]
 
+    async def ended(self, patience: float) -> None:
+        """Returns when those that are under way now have ended, or after so many seconds."""
+        if tasks := [task for _, task in self._active.values()]:
+            await asyncio.wait(tasks, timeout=patience)
+
     async def close(self) -> None:
         """Interrupts every run, so that it can be resumed later, and closes the database. Nothing starts any more."""
         self._closing = True

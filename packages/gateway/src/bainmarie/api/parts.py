@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +36,10 @@ class GatewayInfo:
 
 @dataclass(frozen=True)
 class Parts:
-    """All the routes share. `closing` is set when the gateway begins to stop, `stop` makes it do so."""
+    """All the routes share. `closing` is set when the gateway begins to stop, `stop` makes it do so.
+
+    `adopt` goes on with the workers of a former gateway, or ends them.
+    """
 
     settings: Settings
     home: Path
@@ -48,5 +51,6 @@ class Parts:
     reload: Reload
     closing: asyncio.Event
     stop: Callable[[], None]
+    adopt: Callable[[], Awaitable[None]]
     forking: ForkingLauncher | None = None
     """None where every worker gets a fresh process."""

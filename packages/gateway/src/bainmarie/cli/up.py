@@ -31,22 +31,29 @@ COLLECT_SECONDS = 3.0
 
 
 @click.command()
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Take the place and the address of the gateway that runs; loaded models stay loaded, and no request fails.",
+)
 @click.option("--detach", is_flag=True, help="Start it in the background and return when it serves.")
 @click.option("--host", help="Address to listen on. [default: the configuration's, 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one. [default: the configuration's, 8484]")
 @config_option
 @click.option("--announce", is_flag=True, hidden=True, help="Say the address as JSON on stdout, for programs.")
 @click.option("--lifeline", is_flag=True, hidden=True, help="As --announce, and end when stdin is closed.")
-def up(detach: bool, host: str | None, port: int | None, announce: bool, lifeline: bool) -> None:
+def up(replace: bool, detach: bool, host: str | None, port: int | None, announce: bool, lifeline: bool) -> None:
     """Start the gateway.
 
     It stays in the foreground until Ctrl-C. With --detach it stays until `bain down`.
     """
+    if replace and (host, port) != (None, None):
+        raise click.UsageError("--replace keeps the address: it goes without --host and --port")
     if detach:
-        _detach(host, port)
+        _detach(host, port, replace=replace)
         return
     try:
-        _serve(host, port, announce=announce or lifeline, lifeline=lifeline)
+        _serve(host, port, announce=announce or lifeline, lifeline=lifeline, replace=replace)
     except BainError as error:
         if announce or lifeline:
             click.echo(json.dumps({**error.to_json(), "status": error.status}))
@@ -99,26 +106,28 @@ def _ended(process: psutil.Process, seconds: float) -> bool:
     return True
 
 
-def _detach(host: str | None, port: int | None) -> None:
+def _detach(host: str | None, port: int | None, *, replace: bool) -> None:
     from bainmarie.cli.place import gateway_log, running
     from bainmarie.cli.spawn import start_detached
 
     found = running()
-    if found is not None:
+    if found is not None and not replace:
         click.echo(f"the gateway is up already: pid {found.pid}, {found.address}")
         return
     arguments = [] if host is None else ["--host", host]
     arguments += [] if port is None else ["--port", str(port)]
+    arguments += ["--replace"] if found is not None else []
     pid, address = start_detached(arguments)
-    click.echo(f"the gateway is up: pid {pid}, {address}")
+    in_place = f" in place of pid {found.pid}" if found is not None else ""
+    click.echo(f"the gateway is up{in_place}: pid {pid}, {address}")
     terminal.say(f"log: {gateway_log()}; stop it with: bain down", dim=True)
 
 
-def _serve(host: str | None, port: int | None, *, announce: bool, lifeline: bool) -> None:
+def _serve(host: str | None, port: int | None, *, announce: bool, lifeline: bool, replace: bool) -> None:
     import logging
 
     from bainmarie.cli.known_files import remember
-    from bainmarie.cli.place import configuration, home
+    from bainmarie.cli.place import configuration, home, running
     from bainmarie.gateway import serve
 
     settings = configuration()
@@ -132,16 +141,21 @@ def _serve(host: str | None, port: int | None, *, announce: bool, lifeline: bool
     if not announce:
         # What a person reads in the foreground is said by `_show`; the log is for what went wrong.
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    serve(
+    replaced = serve(
         settings,
         home(),
         host=host,
         port=port,
         lifeline=sys.stdin.fileno() if lifeline else None,
         ready=_announce if announce else shown,
+        replaces=_wait_for if replace and running() is not None else None,
     )
     if not announce:
-        terminal.say("the gateway is stopped")
+        terminal.say("another gateway has taken over" if replaced else "the gateway is stopped")
+
+
+def _wait_for(models: list[str]) -> None:
+    terminal.say(f"the gateway that runs hands over once these are loaded or gone: {', '.join(models)}")
 
 
 def _show(info: GatewayInfo, settings: Settings) -> None:

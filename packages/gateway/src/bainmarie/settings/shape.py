@@ -176,6 +176,12 @@ class WorkerSettings(Shape):
         default=30.0, description="For the answer to that probe; one that neither answers nor works is replaced."
     )
     stop_grace: Duration = Field(default=5.0, description="Between the wish to end and the kill.")
+    survive: Duration = Field(
+        default=0.0,
+        le=3600.0,
+        description="When the gateway is killed, its ready workers wait so long for the next one, which goes on with "
+        "them as they are. 0 ends them with the gateway.",
+    )
     retry_gap: Duration = Field(default=1.0, description="After a first crash; it doubles with each further one.")
     parallel: int = Field(default=256, ge=1, description="Requests of one model that run at once.")
     queue: int = Field(default=1024, ge=0, description="Requests of one model that may wait.")

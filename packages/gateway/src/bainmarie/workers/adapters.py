@@ -86,6 +86,14 @@ class Adapters:
             adapter.loading = None
             adapter.state = State.FAILED if adapter.failure is not None else State.UNLOADED
 
+    def adopt(self, names: Iterable[str]) -> None:
+        """The worker has them already: another gateway has loaded them."""
+        for name in names:
+            self._adapters[name].state = State.READY
+
+    def loaded(self) -> tuple[str, ...]:
+        return tuple(name for name, adapter in self._adapters.items() if adapter.state is State.READY)
+
     def forget(self) -> None:
         """As `reset`, and earlier failures count no more."""
         for adapter in self._adapters.values():

@@ -40,6 +40,10 @@ class Admission:
                     if other.models[0].worker_key == first:
                         await other.evict()
 
+    async def promise(self, group: Group) -> None:
+        """Takes the worker of `group` into account though nobody has admitted it: it runs already."""
+        group.promised = (await asyncio.to_thread(self.footprint, group)).bytes
+
     async def plan(self, group: Group) -> Plan:
         """What starting that worker would take, and cost others."""
         need = await asyncio.to_thread(self.footprint, group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,11 @@ def changes(old: Catalog, new: Catalog) -> Changes:
         if key not in kept
     }
     return Changes(kept, ended, begun)
+
+
+def identity(catalog: Catalog, models: Sharing) -> str:
+    """Two workers with the same one are interchangeable, whichever gateway has started them."""
+    return hashlib.sha256(repr(_what(catalog, models)).encode()).hexdigest()
 
 
 def _sharing(catalog: Catalog) -> dict[str, Sharing]:

@@ -55,7 +55,7 @@ class ForkedShim(asyncio.SubprocessTransport):
         return None
 
     def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None:
-        return self._stdin if fd == 0 else None
+        return (self._stdin, self._stdout, self._life)[fd]
 
     def cannot_be_asked(self, reason: str) -> None:
         """Once the caller has closed the shim's ends, `on_refused` follows with that reason."""

@@ -19,10 +19,13 @@ from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.eviction import Use, expiry
 from bainmarie.workers.failure import Failure
+from bainmarie.workers.launch import LaunchedWorker
 from bainmarie.workers.limits import Limits
+from bainmarie.workers.note import LastUse, Note
 from bainmarie.workers.status import ModelStatus
+from bainmarie.workers.succession import Succession, note_of
 from bainmarie.workers.turns import Turns
-from bainmarie.workers.worker import State, Worker, iso
+from bainmarie.workers.worker import Process, State, Worker, iso
 
 
 @dataclass
@@ -50,16 +53,26 @@ class Group:
         announcer: Announcer,
         limits: Limits,
         before: Sequence[Group] = (),
+        *,
+        identity: str = "",
+        succession: Succession | None = None,
     ) -> None:
-        """`before` are groups that must be gone, by `retire`, before the worker may start."""
+        """`before` are groups that must be gone, by `retire`, before the worker may start.
+
+        `identity` says what the worker's process depends on, for the gateway that `succession` may hand it to.
+        """
         self.models = models
+        self.identity = identity
+        self._succession = succession
+        self._adopted = False
+        self._guests = False  # requests of the gateway before this one may be in the worker still
         self.promised: int | None = None
         """Bytes that its worker may take; None while it has none."""
         self._admission = admission
         self._before = tuple(before)
         self.worker = make_worker(self._worker_changed)
         self.announcer = announcer
-        self.adapters = make_adapters(announcer.changed)
+        self.adapters = make_adapters(self._adapters_changed)
         self._limits = limits
         self._usage = {model.name: _Usage() for model in models}
         self._turns = {model.name: Turns(model.name, *self._bounds(model)) for model in models}
@@ -103,7 +116,7 @@ class Group:
 
         Whoever comes after this call is the successor's.
         """
-        while any(usage.queued or usage.in_flight for usage in self._usage.values()):
+        while self._is_used():
             self._left.clear()
             await self._left.wait()
         wanted = self.worker.state in (State.PREPARING, State.STARTING, State.LOADING, State.READY)
@@ -113,9 +126,8 @@ class Group:
 
     def idle_seconds(self) -> float | None:
         """Since the last use of a ready worker; None where it may not be evicted: it is used, on its way or pinned."""
-        used = any(usage.queued or usage.in_flight for usage in self._usage.values())
         pinned = any(model.pinned for model in self.models)
-        if self.worker.state is not State.READY or used or pinned or self._gates:
+        if self.worker.state is not State.READY or self._is_used() or pinned or self._gates:
             return None
         last = max((usage.used or 0.0 for usage in self._usage.values()), default=0.0)
         return time.monotonic() - max(last, self._ready_since)
@@ -150,6 +162,37 @@ class Group:
                 return
             await self.worker.stop()
             self.adapters.forget()
+
+    async def adopt(self, launched: LaunchedWorker, note: Note) -> None:
+        """Goes on with the worker of another gateway. How long it stays counts from its last use there, if known."""
+        await self._admission.promise(self)
+        self._adopted, self._guests = True, note.busy
+        self.worker.adopt(launched, note)
+        self.adapters.adopt(note.adapters)
+        loop = asyncio.get_running_loop().time() - time.time()
+        self._ready_since = datetime.fromisoformat(note.loaded_at).timestamp() + loop
+        unknown = {model.name: LastUse(time.time()) for model in self.models if model.keep_alive != 0}
+        for name, use in (note.uses or unknown).items():
+            usage = self._usage[name]
+            usage.used, usage.used_at = use.at + loop, datetime.fromtimestamp(use.at, UTC)
+            usage.keep_alive = use.keep_alive
+        self._watch_idleness()
+        self.announcer.changed()
+
+    def guests_left(self) -> None:
+        """The gateway before this one is gone, and its requests with it."""
+        self._guests = False
+        self._left.set()
+        self._watch_idleness()
+
+    def let_go(self) -> None:
+        """Another gateway gets the worker if it is ready. Requests here go on to their end; nothing starts any more."""
+        process = self.worker.process
+        if process is not None and self._succession is not None:
+            self._succession.release(process.launched, self._note(process))
+        self._succession = None
+        self._cancel_timer()
+        self.worker.let_go()
 
     def drain(self, error: OverCapacity) -> None:
         """Those who wait and those who come get that error; requests in flight go on."""
@@ -248,7 +291,7 @@ class Group:
     async def _drain(self, names: Sequence[str]) -> None:
         try:
             async with asyncio.timeout(self._limits.drain):
-                while any(self._usage[name].in_flight for name in names):
+                while self._guests or any(self._usage[name].in_flight for name in names):
                     self._left.clear()
                     await self._left.wait()
         except TimeoutError:  # the person who unloads has waited long enough; the requests end with an error
@@ -257,8 +300,7 @@ class Group:
     def _watch_idleness(self) -> None:
         """Without callers: sets the time at which the worker goes."""
         self._cancel_timer()
-        busy = any(usage.queued or usage.in_flight for usage in self._usage.values())
-        if busy or self._gates or self.worker.state is not State.READY:
+        if self._is_used() or self._gates or self.worker.state is not State.READY:
             return
         self.worker.memory.bytes()  # what it has grown to is remembered
         when = expiry(self._uses())
@@ -277,11 +319,32 @@ class Group:
             self._timer.cancel()
             self._timer = None
 
+    def _is_used(self) -> bool:
+        return self._guests or any(usage.queued or usage.in_flight for usage in self._usage.values())
+
+    def _note(self, process: Process) -> Note:
+        uses = {
+            name: LastUse(usage.used_at.timestamp(), usage.keep_alive)
+            for name, usage in self._usage.items()
+            if usage.used is not None and usage.used_at is not None
+        }
+        return note_of(self.worker, process, self.identity, self.adapters.loaded(), uses, self._is_used())
+
+    def _keep(self) -> None:
+        process = self.worker.process
+        if process is not None and self._succession is not None:
+            self._succession.keep(process.launched, self._note(process), adopted=self._adopted)
+
+    def _adapters_changed(self) -> None:
+        self._keep()
+        self.announcer.changed()
+
     def _worker_changed(self) -> None:
         state = self.worker.state
         if state is State.READY:
             self._ready_since = asyncio.get_running_loop().time()
             self._watch_idleness()
+            self._keep()
         elif state is State.UNLOADED:
             self.promised = None
         elif state in (State.STOPPING, State.FAILED):
@@ -289,6 +352,7 @@ class Group:
             if state is State.FAILED:
                 self.promised = None
             self._cancel_timer()
+            self._adopted = False
             self.adapters.reset()
             for usage in self._usage.values():
                 usage.used = None

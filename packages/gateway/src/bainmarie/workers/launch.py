@@ -122,9 +122,15 @@ class LocalLauncher:
         """Writes down that the tree of this running worker carries that word, until it is gone."""
         if self._records is None:
             return
+        self._records.add(word, worker.pid)
+        worker.word = word
+        self.adopted(worker)
+
+    def adopted(self, worker: LocalWorker) -> None:
+        """Its tree is written down already, and from now on ours."""
         records = self._records
-        records.add(word, worker.pid)
-        worker.ended.add_done_callback(lambda _: self._clear(records, word, worker))
+        if records is not None:
+            worker.ended.add_done_callback(lambda _: self._clear(records, worker.word, worker))
 
     def _clear(self, records: Records, word: str, worker: LocalWorker) -> None:
         """A shim that was killed could not end its tree: what it left is ended here."""
@@ -135,6 +141,8 @@ class LocalLauncher:
 
     async def stop(self, worker: LaunchedWorker, grace: float) -> bool:
         assert isinstance(worker, LocalWorker)
+        if worker.released:
+            return True
         worker.unwanted = True
         worker.say(f"stop {grace}")
         done, _ = await asyncio.wait({worker.ended}, timeout=grace + _KILL_ROOM)
@@ -166,6 +174,10 @@ class LocalWorker(asyncio.SubprocessProtocol):
     """How it was started, and why so: shown in the info of the ready worker."""
     unwanted = False
     """Somebody has asked for its end: nothing more is started for it."""
+    word = ""
+    """What every process of its tree has in its environment; empty where no records are kept."""
+    released = False
+    """Another gateway has it, or will."""
 
     def __init__(self, log: Path) -> None:
         self._log_path = log
@@ -204,6 +216,18 @@ class LocalWorker(asyncio.SubprocessProtocol):
         self._events.put_nowait(None)
         self.ended.set_result(None)
 
+    def release(self) -> None:
+        """Lets go of the shim without ending it. From now on nothing is heard of it; `ended` never comes."""
+        self.released = True
+        process = self._transport.get_extra_info("subprocess")
+        if process is not None:
+            process.returncode = 0  # asyncio would kill it
+            self._transport.close()
+            return
+        for pipe in map(self._transport.get_pipe_transport, range(3)):
+            if pipe is not None:
+                pipe.close()
+
     # What asyncio calls:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -214,15 +238,19 @@ class LocalWorker(asyncio.SubprocessProtocol):
         if len(self._rest) > 4 * MAX_LINE:
             _log.warning("worker %d: dropped an endless line: %r...", self.pid, self._rest[:80])
             self._rest = b""
-        for line in lines:
+        for line in lines if not self.released else ():
             self._take(line)
 
     def process_exited(self) -> None:
+        if self.released:
+            return
         # A grandchild may hold the pipe open for ever where the shim was killed: its end cannot be waited for.
         self._closing = asyncio.get_running_loop().call_later(_PIPE_ROOM, self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The shim is dead and reaped, and all it wrote was read."""
+        if self.released:
+            return
         self._closing.cancel()
         self._transport.close()
         if not self.said_exited:

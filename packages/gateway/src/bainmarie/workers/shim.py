@@ -8,8 +8,9 @@ the gateway's. The shim itself learns of the gateway's death from the end of its
 argv[1]  JSON: {"argv": [...], "cwd": str, "log": path, "log_bytes": int, "socket": path or "", "grace": seconds,
          "foreign": bool}
 stdin    The first line goes to the worker's stdin as it is. Later lines are commands: `stop SECONDS`.
+         `survive SECONDS PATH`: after the gateway's end wait so long for another one, see `Successor`.
          A foreign program is not our worker: it has no stdin, its stdout is log too, and every line is a command.
-         End of file: the gateway is gone; the tree ends within LIFELINE_GRACE and a moment.
+         End of file: the gateway is gone; the tree ends within LIFELINE_GRACE and a moment, if it is not to survive.
 stdout   Shared with the worker. The shim adds `spawned` first, `failed` if the worker's program cannot be started,
          and `exited` last, when no process of the tree is left.
 stderr   Becomes the log. The worker's stderr is a pipe that the shim copies into the log: at most 2 x `log_bytes` on
@@ -44,6 +45,9 @@ AFTERMATH_GRACE = 1.0
 """The same for processes that the worker left behind when it exited by itself."""
 STARTED = b"--- bainmarie: worker started"
 """How the line begins that each start writes into the log."""
+
+_GREETING = 1.0
+"""For the first line of a gateway that connects; it is sent with the connection."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -93,6 +97,8 @@ class Shim:
         self._first_line = not settings.foreign  # until the configuration has passed through
         self._commands = b""
         self._pending = b""  # bytes on their way to the worker's stdin
+        self._survive = (0.0, "")  # seconds, and the path where a successor connects
+        self._successor: Successor | None = None  # while one is awaited
 
     def run(self) -> None:
         """Returns when no descendant is left and `exited` is written."""
@@ -112,6 +118,8 @@ class Shim:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_all(signal.SIGKILL)
                 self._pause = min(2 * self._pause, 0.5)
+            if self._successor is not None and time.monotonic() >= self._successor.until:
+                self._stop(LIFELINE_GRACE)
             for fd, _ in self._poll.poll(self._timeout()):
                 self._serve(fd)
         self._copy_log(limit=64)
@@ -142,6 +150,8 @@ class Shim:
 
     def _timeout(self) -> "float | None":
         """Milliseconds until something must be done without being asked; None is for ever."""
+        if self._kill_at is None and self._successor is not None:
+            return 1000 * max(self._successor.until - time.monotonic(), 0)
         if self._kill_at is None:
             return None
         left = self._kill_at - time.monotonic()
@@ -154,16 +164,21 @@ class Shim:
             self._copy_log(limit=16)
         elif fd == self._stdin:
             self._feed()
+        elif self._successor is not None and fd == self._successor.fileno():
+            self._be_adopted(self._successor)
         elif fd == self._signalled:
             stops = set(os.read(fd, 512)) - {signal.SIGCHLD}
             if stops:
                 self._stop(self._settings.grace)
 
     def _read_lifeline(self) -> None:
-        data = os.read(0, _CHUNK)
+        try:
+            data = os.read(0, _CHUNK)
+        except ConnectionResetError:  # a gateway that adopted it, and was killed
+            data = b""
         if not data:
             self._poll.unregister(0)
-            self._stop(LIFELINE_GRACE)
+            self._lose_gateway()
             return
         if self._first_line:
             line, newline, data = data.partition(b"\n")
@@ -177,6 +192,36 @@ class Shim:
             word, _, seconds = command.partition(b" ")
             if word == b"stop":
                 self._stop(float(seconds))
+            elif word == b"survive":
+                survive, _, path = seconds.partition(b" ")
+                self._survive = float(survive), os.fsdecode(path)
+
+    def _lose_gateway(self) -> None:
+        self._commands = b""
+        seconds, path = self._survive
+        if not seconds or self._kill_at is not None:
+            self._stop(LIFELINE_GRACE)
+            return
+        try:
+            self._successor = Successor(path, seconds)
+        except OSError as error:
+            os.write(2, f"bainmarie: no other gateway can be waited for: {error}\n".encode())
+            self._stop(LIFELINE_GRACE)
+            return
+        self._poll.register(self._successor.fileno(), select.POLLIN)
+
+    def _be_adopted(self, successor: "Successor") -> None:
+        if not successor.has_come():
+            return
+        self._end_waiting()
+        self._poll.register(0, select.POLLIN)
+        emit("spawned", pid=self._pid)
+
+    def _end_waiting(self) -> None:
+        if self._successor is not None:
+            self._poll.unregister(self._successor.fileno())
+            self._successor.close()
+            self._successor = None
 
     def _feed(self) -> None:
         """Hands pending bytes to the worker without ever waiting for it."""
@@ -220,6 +265,7 @@ class Shim:
 
     def _stop(self, grace: float) -> None:
         """Begins the end, or brings it nearer; never puts it off."""
+        self._end_waiting()
         kill_at = time.monotonic() + grace
         if self._kill_at is None or kill_at < self._kill_at:
             self._kill_at = kill_at
@@ -247,6 +293,51 @@ class Shim:
         except (ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies
             return False
         return True
+
+
+class Successor:
+    """The gateway that is awaited in place of one that is gone, on a unix socket at `path`, this user's alone.
+
+    It says `adopt WORD`, with the word that the shim's own environment has. OSError where nobody could come.
+    """
+
+    def __init__(self, path: str, seconds: float) -> None:
+        import socket
+
+        self.until = time.monotonic() + seconds
+        self._path = path
+        self._word = os.environ.get("BAIN_WORKER", "").encode()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        before = os.umask(0o177)
+        try:
+            self._listener.bind(path)
+        finally:
+            os.umask(before)
+        self._listener.listen(4)
+        self._listener.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def has_come(self) -> bool:
+        """Takes one caller. If it knows the word, it is from now on what stdin and stdout lead to."""
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.settimeout(_GREETING)
+                if connection.recv(256) == b"adopt " + self._word + b"\n" and self._word:
+                    connection.setblocking(True)
+                    os.dup2(connection.fileno(), 0)
+                    os.dup2(connection.fileno(), 1)
+                    return True
+        return False
+
+    def close(self) -> None:
+        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
 
 
 Start = Callable[[Settings, Callable[[], None]], "subprocess.Popen[bytes]"]

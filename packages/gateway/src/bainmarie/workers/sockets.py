@@ -17,13 +17,18 @@ def socket_path(home: Path, key: str) -> str:
 
     Empty where there are no unix sockets (Windows).
     """
+    return socket_in(home / "run", key)
+
+
+def socket_in(folder: Path, key: str) -> str:
+    """The same for another folder."""
     if os.name == "nt":
         return ""
-    path = home / "run" / f"{key}.sock"
+    path = folder / f"{key}.sock"
     if len(os.fsencode(path)) <= _LONGEST:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return str(path)
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     return str(_private(Path(tempfile.gettempdir()) / f"bain-{os.getuid()}-{digest}") / f"{key}.sock")
 
 

@@ -18,17 +18,20 @@ from bainmarie.events import EventBus
 from bainmarie.progress import Report
 from bainmarie.workers.adapters import Adapters
 from bainmarie.workers.admission import Admission
+from bainmarie.workers.adoption import take_over
 from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.backoff import BackOff
-from bainmarie.workers.changes import changes
+from bainmarie.workers.changes import changes, identity
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.eviction_plan import Plan
 from bainmarie.workers.footprints import Footprint, Footprints
 from bainmarie.workers.group import Group
-from bainmarie.workers.launch import Launcher, tail
+from bainmarie.workers.launch import Launcher, LocalLauncher, tail
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.prepare import Environments, Preparation
+from bainmarie.workers.records import Records
 from bainmarie.workers.status import ModelStatus
+from bainmarie.workers.succession import Succession
 from bainmarie.workers.worker import Prepare, Worker
 
 __all__ = ["Lease", "ModelStatus", "Supervisor"]
@@ -62,8 +65,9 @@ class Supervisor:
         back_off: BackOff = BackOff(),  # noqa: B008 (frozen)
         prepare: Prepare | None = None,
         budget: int | None = None,
+        succession: Succession | None = None,
     ) -> None:
-        """`budget`: bytes of memory for all workers together."""
+        """`budget`: bytes of memory for all workers together. Without `succession` none outlives its gateway."""
         self._catalog = catalog
         self._home = home
         self._launcher = launcher
@@ -71,6 +75,7 @@ class Supervisor:
         self._limits = limits
         self._back_off = back_off
         self._prepare = prepare or Preparation(catalog, environments, home, environ, check_model_files, infer)
+        self._succession = succession
         self._groups: dict[str, Group] = {}
         self._admission = Admission(
             budget, Footprints(home / "footprints.json"), lambda: (*self._retiring.values(), *self._groups.values())
@@ -136,6 +141,26 @@ class Supervisor:
         for group in (*self._groups.values(), *self._retiring.values()):
             group.drain(self._draining)
 
+    async def adopt(self, records: Records, launcher: LocalLauncher) -> None:
+        """Goes on with what a former gateway has left alive, and ends the rest. Before anything is started."""
+        await take_over(records, launcher, self._groups)
+
+    def unsettled(self) -> list[str]:
+        """Models whose worker is on its way up or down: not to be handed over now."""
+        moving = [group for group in self._groups.values() if not group.worker.settled]
+        return [group.models[0].name for group in (*self._retiring.values(), *moving)]
+
+    def hand_over(self) -> None:
+        """Every ready worker is another gateway's. Requests under way, or waiting for their turn, still end here."""
+        self._draining = OverCapacity("another gateway has taken over", code="shutting_down")
+        for group in self._groups.values():
+            group.let_go()
+
+    def predecessor_left(self) -> None:
+        """The gateway that handed its workers over has ended, and its last request with it."""
+        for group in self._groups.values():
+            group.guests_left()
+
     def preload(self) -> None:
         """Begins the loads that the catalog asks for. What fails stands in the status."""
         for model in self._catalog:
@@ -151,11 +176,11 @@ class Supervisor:
             return
         change = changes(self._catalog, catalog)
         old = {key: self._groups.pop(key) for key in change.ended}
+        self._catalog.become(catalog)
         for key, models in change.kept.items():
             self._groups[key].update(models)
         for key, (models, before) in change.begun.items():
             self._groups[key] = self._group(models, [old[e] for e in before])
-        self._catalog.become(catalog)
         for key, group in old.items():
             after = next((models[0] for models, before in change.begun.values() if key in before), None)
             self._retire(group, after)
@@ -209,5 +234,7 @@ class Supervisor:
             announcer,
             limits,
             before,
+            identity=identity(self._catalog, tuple(models)),
+            succession=self._succession,
         )
         return group

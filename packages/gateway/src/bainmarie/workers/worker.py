@@ -6,6 +6,7 @@
     preparing, starting, loading, ready   ──▶ failed     cause, hint, log tail, time of the next try
     failed                                ──▶ preparing  a request after that time, or a manual load
     failed                                ──▶ unloaded   a manual unload forgets the failure
+    unloaded                              ──▶ ready      the process of a former gateway is adopted
 
 Callers say `ready()`; they never look at the state and then act. One task (`_live`) owns each life from its start until
 nothing of its process is left; nobody cancels it. It runs `_bring_up_and_watch` as an inner task, which a stop cancels
@@ -19,7 +20,7 @@ import logging
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
@@ -33,6 +34,7 @@ from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.memory import MemoryGauge
+from bainmarie.workers.note import Note
 from bainmarie.workers.pulse import Probe, Pulse
 from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, paths
 from bainmarie_protocol import Progress as WorkerProgress
@@ -47,6 +49,15 @@ _PORTS = 5
 """Starts of one load, each with a new port, where another program takes it each time."""
 
 
+@dataclass(frozen=True)
+class Process:
+    """A process and the way to it."""
+
+    launched: LaunchedWorker
+    spec: LaunchSpec
+    port: int
+
+
 class State(Enum):
     UNLOADED = "unloaded"
     PREPARING = "preparing"
@@ -59,7 +70,7 @@ class State(Enum):
 
 _ON_THE_WAY = (State.PREPARING, State.STARTING, State.LOADING)
 _MOVES = {
-    State.UNLOADED: {State.PREPARING},
+    State.UNLOADED: {State.PREPARING, State.READY},
     State.PREPARING: {State.STARTING, State.STOPPING, State.FAILED},
     State.STARTING: {State.LOADING, State.STOPPING, State.FAILED},
     State.LOADING: {State.READY, State.STOPPING, State.FAILED},
@@ -106,7 +117,7 @@ class Worker:
         self._reports: list[Report] = []
         self._closed = False
         self._life: asyncio.Task[None] | None = None
-        self._launching: asyncio.Task[LaunchedWorker] | None = None
+        self._launching: asyncio.Future[LaunchedWorker] | None = None
         self._client: WorkerClient | None = None
         self._pulse: asyncio.Task[None] | None = None
         self._lost: BainError | None = None
@@ -156,25 +167,59 @@ class Worker:
         self._closed = True
         await self.stop()
 
+    def adopt(self, launched: LaunchedWorker, note: Note) -> None:
+        """Goes on with a process that another gateway has made ready. The worker is unloaded, and was never started."""
+        loop = asyncio.get_running_loop()
+        self._launching = loop.create_future()
+        self._launching.set_result(launched)
+        self._settled: asyncio.Future[Failure | None] = loop.create_future()
+        self._oom_kills = oom.kills()
+        self._started_at = loop.time() - note.load_seconds
+        self._spec, self._port = note.spec(), note.port
+        self._client = self._another_client()
+        self.pid, self.info, self.environment = note.pid, dict(note.info), note.environment
+        self._inner = loop.create_task(self._watch(launched.events(), self._spec))
+        self._life = loop.create_task(self._live())
+        self._move(State.READY, since=datetime.fromisoformat(note.loaded_at))
+
+    def let_go(self) -> None:
+        """Another gateway has the process. Requests under way go on; nothing is started or watched here any more."""
+        self._closed = True
+        if self._pulse is not None:
+            self._pulse.cancel()
+            self._pulse = None
+
+    @property
+    def settled(self) -> bool:
+        """It has a ready process or none at all."""
+        return self.state is State.READY or self._life is None or self._life.done()
+
+    @property
+    def process(self) -> Process | None:
+        """That of a ready worker."""
+        if self.state is not State.READY or self._launching is None:
+            return None
+        return Process(self._launching.result(), self._spec, self._port)
+
     def tail(self, lines: int = 40) -> str:
         """The end of the present process's log; empty without one."""
         if self._launching is None or not self._launching.done() or self._launching.exception() is not None:
             return ""
         return self._launching.result().tail(lines)
 
-    def _move(self, state: State, failure: Failure | None = None) -> None:
+    def _move(self, state: State, failure: Failure | None = None, since: datetime | None = None) -> None:
         """The one place where the state changes, with all that belongs to the change."""
         if state not in _MOVES[self.state]:
             raise AssertionError(f"a worker cannot go from {self.state.value} to {state.value}")
         self.state = state
         self.progress = None
         if state is State.PREPARING:
-            self._settled: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+            self._settled = asyncio.get_running_loop().create_future()
         elif state is State.READY:
             self._lost = None
             self._pulse = asyncio.create_task(self._feel_pulse())
             self.failure = None
-            self.loaded_at = datetime.now(UTC)
+            self.loaded_at = since or datetime.now(UTC)
             self.load_seconds = asyncio.get_running_loop().time() - self._started_at
             assert self._launching is not None
             self._root = self._launching.result().pid  # that of a forked one was not known before
@@ -269,15 +314,16 @@ class Worker:
             self._root = launched.pid
             self._oom_kills = oom.kills()
             try:
-                async with aclosing(
-                    launched.events() if spec.door is None else readiness.events(launched, spec)
-                ) as events:
-                    while True:
-                        self._take(await self._next(events), spec)
+                await self._watch(launched.events() if spec.door is None else readiness.events(launched, spec), spec)
             except LoadFailed as error:
                 if error.code != readiness.PORT_TAKEN or self.state is State.READY or not tries_left:
                     raise
             await self._end_process()
+
+    async def _watch(self, said: AsyncGenerator[Event, None], spec: LaunchSpec) -> None:
+        async with aclosing(said) as events:
+            while True:
+                self._take(await self._next(events), spec)
 
     async def _feel_pulse(self) -> None:
         assert self._client is not None

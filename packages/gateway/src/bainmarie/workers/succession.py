@@ -1,0 +1,73 @@
+"""Ready workers that outlive their gateway: what is written down for the next one, and what their shims are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bainmarie import __version__
+from bainmarie.workers.launch import LaunchedWorker, LocalWorker
+from bainmarie.workers.note import LastUse, Note
+from bainmarie.workers.records import Records
+from bainmarie.workers.worker import Process, Worker, iso
+
+HANDOVER_SECONDS = 60.0
+"""How long a shim waits for the gateway that has asked to take over: it is there already."""
+
+
+class Succession:
+    """For the workers of one gateway. With `survive` they outlive its crash for so many seconds."""
+
+    def __init__(self, records: Records, survive: float = 0.0) -> None:
+        self._records = records
+        self._survive = survive
+
+    def keep(self, launched: LaunchedWorker, note: Note, *, adopted: bool = False) -> None:
+        """The worker is ready, or something of the note has changed."""
+        if self._survive:
+            self._prepare(launched, note, self._survive)
+        elif adopted:  # as all others of this gateway: it ends with it
+            assert isinstance(launched, LocalWorker)
+            self._records.note(launched.word, None)
+            launched.say("survive 0 ")
+
+    def release(self, launched: LaunchedWorker, note: Note) -> None:
+        """Lets the worker go for the gateway that takes over; nothing here can end it any more."""
+        self._prepare(launched, note, HANDOVER_SECONDS)
+        assert isinstance(launched, LocalWorker)
+        launched.release()
+
+    def _prepare(self, launched: LaunchedWorker, note: Note, seconds: float) -> None:
+        assert isinstance(launched, LocalWorker)
+        self._records.note(launched.word, note.to_json())
+        launched.say(f"survive {seconds:g} {self._records.socket(launched.word)}")
+
+
+def note_of(
+    worker: Worker,
+    process: Process,
+    identity: str,
+    adapters: tuple[str, ...],
+    uses: Mapping[str, LastUse],
+    busy: bool,
+) -> Note:
+    """What the next gateway must know of this ready worker."""
+    spec = process.spec
+    return Note(
+        name=worker.models[0].name,
+        worker_key=worker.models[0].worker_key,
+        identity=identity,
+        version=__version__,
+        pid=worker.pid or 0,
+        socket=spec.config.socket,
+        port=process.port,
+        token=spec.config.token,
+        foreign=spec.door is not None,
+        log=str(spec.log),
+        environment=worker.environment,
+        loaded_at=iso(worker.loaded_at) if worker.loaded_at else "",
+        load_seconds=worker.load_seconds,
+        info=worker.info,
+        adapters=adapters,
+        uses=uses,
+        busy=busy,
+    )

@@ -1,0 +1,340 @@
+"""A gateway is replaced, or killed, and its workers go on: nothing is loaded twice, no request fails, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+from tests.chaos.conftest import House, Measured, at, model, nothing_left, running, times
+from tests.conftest import BAIN, clean_environ
+
+from bainmarie.workers.records import Records
+
+SURVIVE = {"workers": {"survive": "20s"}}
+
+
+@asynccontextmanager
+async def another(house: House, *options: str) -> AsyncIterator[dict[str, Any]]:
+    """A further gateway of that home; what it says when it serves or gives up. It is told to stop at the end."""
+    with (house.folder / "another.log").open("a") as log:
+        process = await asyncio.to_thread(
+            subprocess.Popen,
+            [str(BAIN), "up", "--announce", *options, "--config", str(house.folder / "bain.yaml")],
+            cwd=house.folder,
+            env=clean_environ(house.home),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        line = await asyncio.to_thread(process.stdout.readline)
+        told = json.loads(line) if line else {"error": (house.folder / "another.log").read_text()}
+        yield told | {"process": process}
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 30)
+        process.stdout.close()
+
+
+def two_models(folder: Path) -> dict[str, Any]:
+    """One behind a port, one behind a unix socket; each notes its starts in a file."""
+    return {
+        "a": model("--log", str(folder / "a.starts"), "--token-seconds", "0.01"),
+        "b": model("--log", str(folder / "b.starts"), listen="--socket={socket}"),
+    }
+
+
+def starts(folder: Path, name: str) -> list[str]:
+    lines = (folder / f"{name}.starts").read_text().splitlines()
+    return [line for line in lines if line.startswith("start")]
+
+
+class Stream:
+    """Clients that ask all the time, each over one connection that it keeps open."""
+
+    def __init__(self, house: House, clients: int) -> None:
+        self._house = house
+        self.waits: list[float] = []
+        self.failed: list[str] = []
+        self._over = False
+        self._tasks = [asyncio.create_task(self._client(number)) for number in range(clients)]
+
+    async def _client(self, number: int) -> None:
+        async with httpx2.AsyncClient(base_url=self._house.http.base_url, timeout=60, trust_env=False) as http:
+            while not self._over:
+                body = {"model": "ab"[number % 2], "messages": [], "n": 2, "stream": number % 4 > 1, "tag": number}
+                began = time.monotonic()
+                try:
+                    answer = await http.post("/v1/chat/completions", json=body)
+                except httpx2.HTTPError as error:
+                    self.failed.append(repr(error))
+                    continue
+                self.waits.append(time.monotonic() - began)
+                if answer.status_code != 200 or (body["stream"] and not answer.text.endswith("data: [DONE]\n\n")):
+                    self.failed.append(answer.text)
+
+    async def more(self, count: int) -> None:
+        """Returns when so many further requests were answered."""
+        enough = len(self.waits) + count
+        async with asyncio.timeout(60):
+            while len(self.waits) < enough:
+                await asyncio.sleep(0.01)
+
+    async def end(self) -> None:
+        self._over = True
+        await asyncio.gather(*self._tasks)
+
+
+async def test_a_gateway_is_replaced_under_a_stream_of_requests(tmp_path: Path, measured: Measured) -> None:
+    rounds = times(2, 20)
+    async with running(tmp_path, {"models": two_models(tmp_path)}) as house:
+        pids = [(await house.load(name))["pid"] for name in "ab"]
+        long = asyncio.create_task(house.ask("a", n=200, stream=True))
+        clients = Stream(house, 8)
+        await clients.more(50)
+        gateways = [house.process.pid]
+        last = None
+        for _ in range(rounds):
+            context = another(house, "--replace")
+            told = await context.__aenter__()
+            assert told["address"] == str(house.http.base_url).rstrip("/"), told
+            gateways.append(told["pid"])
+            await clients.more(50)
+            if last is not None:
+                await last.__aexit__(None, None, None)
+            last = context
+        await clients.end()
+        text = (await long).text
+        assert '"finish_reason": "stop"' in text
+        assert text.endswith("data: [DONE]\n\n")
+        assert clients.failed == []
+        for name, pid in zip("ab", pids, strict=True):
+            status = await house.status(name)
+            assert (status["state"], status["pid"]) == ("ready", pid)
+            assert len(starts(tmp_path, name)) == 1
+        assert (await house.http.get("/api/status")).json()["gateway"]["pid"] == gateways[-1]
+        assert await asyncio.to_thread(house.process.wait, 30) == 0
+        assert last is not None
+        await last.__aexit__(None, None, None)
+        assert max(clients.waits) < 2 * len(gateways)  # the bound of one is measured, on an idle machine
+    measured(
+        "warm restart",
+        "a gateway replaced while two models are warm: 0 weights loaded again, requests wait under 2 s, none fails",
+        f"replaced {rounds} times under {len(clients.waits)} requests of 8 clients: 0 loads, 0 failed; they waited "
+        f"{at(clients.waits, 0.5) * 1000:.0f} ms (median), {max(clients.waits):.2f} s at most",
+    )
+
+
+async def test_a_killed_gateway_leaves_its_workers_to_the_next(tmp_path: Path) -> None:
+    async with running(tmp_path, {"models": two_models(tmp_path), **SURVIVE}) as house:
+        before = [await house.load(name) for name in "ab"]
+        tree = house.below()
+        cut = asyncio.create_task(house.ask("a", n=10_000, stream=True))
+        while (await house.status("a"))["in_flight"] == 0:
+            await asyncio.sleep(0.01)
+        house.process.kill()
+        house.process.wait()
+        with pytest.raises(httpx2.HTTPError):
+            await cut
+        async with another(house, "--port", str(house.http.base_url.port)) as told:
+            for name, old in zip("ab", before, strict=True):
+                status = await house.status(name)
+                same = ("state", "pid", "loaded_at", "info", "environment_digest")
+                assert [status[key] for key in same] == [old[key] for key in same]
+                assert status["in_flight"] == 0
+                assert (await house.ask(name)).status_code == 200
+                assert len(starts(tmp_path, name)) == 1
+            assert {process for process in tree if process.is_running()} == tree
+            assert "cancelled" in (tmp_path / "a.starts").read_text()  # the worker saw its client leave
+            assert psutil.Process(told["pid"]).children(recursive=True) == []
+            victim = psutil.Process(before[0]["pid"])
+            victim.kill()  # an adopted worker is watched as any other
+            failed = await house.until("a", "failed")
+            assert "SIGKILL" in failed["last_error"]["message"]
+            await house.unload("b")
+            assert (await house.status("b"))["state"] == "unloaded"
+            async with asyncio.timeout(20):
+                while any(alive(process) for process in tree):
+                    await asyncio.sleep(0.01)
+            assert (await house.load("b"))["pid"] != before[1]["pid"]
+
+
+async def test_workers_that_nobody_adopts_end_when_their_time_is_over(tmp_path: Path) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    models = {"a": model("--daemon"), "b": model("--ignore-term", listen="--socket={socket}")}
+    async with running(tmp_path, {"models": models, "workers": {"survive": "2s"}}) as house:
+        for name in models:
+            await house.load(name)
+        tree = house.below()
+        house.process.kill()
+        house.process.wait()
+        killed = time.monotonic()
+        await asyncio.sleep(1)  # half of it: all must live
+        assert all(alive(process) for process in tree)
+        await nothing_left(before)
+        assert time.monotonic() - killed > 1.9
+        records = Records(house.home / "run" / "workers")
+        assert not [word for word in words(records) if os.path.exists(records.socket(word))]
+
+
+async def test_a_worker_that_loads_ends_with_its_gateway(tmp_path: Path) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    async with running(tmp_path, {"models": {"a": model("--hang")}, **SURVIVE}) as house:
+        load = asyncio.create_task(house.http.post("/models/load", json={"model": "a", "wait": True}))
+        await house.until("a", "loading")
+        house.process.kill()
+        house.process.wait()
+        with pytest.raises(httpx2.HTTPError):
+            await load
+        assert await nothing_left(before) < 10
+
+
+def _changed(configuration: dict[str, Any], house: House) -> None:
+    configuration["models"]["a"]["command"].append("--grow=1")
+
+
+def _unknown(configuration: dict[str, Any], house: House) -> None:
+    configuration["models"]["other"] = configuration["models"].pop("a")
+
+
+def _another_number(configuration: dict[str, Any], house: House) -> None:
+    """As if the shim's number had been given to another process since."""
+    for file in (house.home / "run" / "workers").glob("*.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps(record | {"started": record["started"] - 100}))
+
+
+def _another_boot(configuration: dict[str, Any], house: House) -> None:
+    for file in (house.home / "run" / "workers").glob("*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"boot": "another"}))
+
+
+def _another_word(configuration: dict[str, Any], house: House) -> None:
+    """The record of one worker under the word of another."""
+    for file in (house.home / "run" / "workers").glob("*.json"):
+        record, word = json.loads(file.read_text()), "0" * 32
+        records = Records(file.parent)
+        while not os.path.exists(records.socket(record["word"])):
+            time.sleep(0.01)
+        os.replace(records.socket(record["word"]), records.socket(word))
+        file.rename(file.with_name(f"{word}.json")).write_text(json.dumps(record | {"word": word}))
+
+
+def _another_version(configuration: dict[str, Any], house: House) -> None:
+    for file in (house.home / "run" / "workers").glob("*.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps(record | {"note": record["note"] | {"version": "0.0.1"}}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_changed, "no such model any more, or has changed it"),
+        (_unknown, "no such model any more, or has changed it"),
+        (_another_number, "it ended with its gateway"),
+        (_another_boot, "it ended with its gateway"),
+        (_another_word, "does not know the word"),
+        (_another_version, "it belongs to bainmarie 0.0.1"),
+    ],
+)
+async def test_a_worker_whose_identity_is_not_proven_is_ended(
+    tmp_path: Path, spoil: Callable[[dict[str, Any], House], None], reason: str
+) -> None:
+    configuration: dict[str, Any] = {
+        "models": {"a": model("--log", str(tmp_path / "a.starts"))},
+        "workers": {"survive": "9s"},
+    }
+    async with running(tmp_path, configuration) as house:
+        worker = psutil.Process((await house.load("a"))["pid"])
+        house.process.kill()
+        house.process.wait()
+        spoil(configuration, house)
+        house.configure(json.dumps({"version": 1, **configuration}))
+        async with another(house, "--port", str(house.http.base_url.port)):
+            assert reason in (tmp_path / "another.log").read_text()
+            name = next(iter(configuration["models"]))
+            assert (await house.status(name))["state"] == "unloaded"
+            async with asyncio.timeout(20):  # at once, or where nothing of the record is true, when its time is over
+                while alive(worker):
+                    await asyncio.sleep(0.01)
+            assert (await house.ask(name)).status_code == 200
+            assert len(starts(tmp_path, "a")) == 2
+
+
+async def test_a_gateway_hands_over_when_its_loads_are_done(tmp_path: Path) -> None:
+    waits = "hands over once these are loaded or gone: a"
+    models = {"a": model("--log", str(tmp_path / "a.starts"), "--load", "12"), "b": model()}
+    async with running(tmp_path, {"models": models}) as house:
+        asked = asyncio.create_task(house.ask("a"))
+        await house.until("a", "loading")
+        impatient = subprocess.Popen(
+            [str(BAIN), "up", "--replace", "--config", str(tmp_path / "bain.yaml")],
+            env=clean_environ(house.home),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert impatient.stderr is not None
+        with impatient.stderr as said:
+            assert waits in await asyncio.to_thread(said.readline)
+            impatient.kill()
+            impatient.wait()
+        assert (await house.http.get("/api/status")).json()["gateway"]["pid"] == house.process.pid
+        assert (await house.ask("b")).status_code == 200
+        async with another(house, "--replace") as told:
+            assert (await asked).status_code == 200
+            assert (await house.http.get("/api/status")).json()["gateway"]["pid"] == told["pid"]
+            assert (await house.status("a"))["state"] == "ready"
+            assert len(starts(tmp_path, "a")) == 1
+
+
+async def test_a_second_signal_ends_a_replaced_gateway_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path, {"models": two_models(tmp_path)}) as house:
+        await house.load("a")
+        long = asyncio.create_task(house.ask("a", n=5000, stream=True))
+        while (await house.status("a"))["in_flight"] == 0:
+            await asyncio.sleep(0.01)
+        async with another(house, "--replace"):
+            assert house.process.poll() is None
+            house.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(house.process.wait, 20)
+            with pytest.raises(httpx2.HTTPError):
+                await long
+            async with httpx2.AsyncClient(base_url=house.http.base_url, timeout=20, trust_env=False) as http:
+                answer = await http.post("/v1/chat/completions", json={"model": "a", "messages": []})
+            assert answer.status_code == 200
+            assert len(starts(tmp_path, "a")) == 1
+
+
+async def test_keep_alive_runs_on(tmp_path: Path) -> None:
+    async with running(tmp_path, {"models": {"a": model(keep_alive="6s")}}) as house:
+        await house.load("a")
+        used = time.monotonic()
+        async with another(house, "--replace"):
+            assert (await house.status("a"))["state"] == "ready"
+            await house.until("a", "unloaded")
+            assert 5 < time.monotonic() - used < 12
+
+
+def words(records: Records) -> list[str]:
+    found = [record.word for record in records.all()]
+    assert found
+    return found
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
