@@ -120,8 +120,8 @@ async def test_overload_is_refused_at_once_and_the_gateway_stays_quick(tmp_path:
         "only 200/429/503; rejections p99 under 50 ms; /health under 100 ms",
         f"{codes['200']} x 200, {codes['429']} x 429; rejections p50 {1000 * at(refused, 0.5):.1f} ms, "
         f"p99 {1000 * at(refused, 0.99):.1f} ms, {1000 * max(refused):.0f} ms at most; /health p99 "
-        f"{1000 * at(health, 0.99):.1f} ms, {1000 * max(health):.0f} ms at most; {rate} requests/s at a fixed rate, from "
-        f"a process of their own on the same cores, {1000 * at(told['late'], 0.99):.1f} ms late themselves (p99)",
+        f"{1000 * at(health, 0.99):.1f} ms, {1000 * max(health):.0f} ms at most; {rate} requests/s at a fixed rate, "
+        f"from a process of their own on the same cores, {1000 * at(told['late'], 0.99):.1f} ms late themselves (p99)",
     )
 
 
