@@ -17,6 +17,8 @@ import time
 from collections import Counter
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+KEPT = 2.0
+"""Seconds for which an idle connection is used again."""
 
 
 class Crowd:
@@ -24,7 +26,7 @@ class Crowd:
         self.port = port
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-        self.free: list[Connection] = []
+        self.free: list[tuple[float, Connection]] = []
         self.codes = Counter[int]()
         self.refused: list[float] = []
         self.hints: list[int] = []
@@ -59,13 +61,23 @@ class Crowd:
             await asyncio.sleep(0.05)
 
     async def exchange(self, request: bytes) -> tuple[int, dict[str, str]]:
-        reader, writer = self.free.pop() if self.free else await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self.take() or await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(request)
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
         head = dict(line.split(": ", 1) for line in lines if line)
         await reader.readexactly(int(head["content-length"]))
-        self.free.append((reader, writer))
+        self.free.append((asyncio.get_running_loop().time(), (reader, writer)))
         return int(first.split()[1]), head
+
+    def take(self) -> Connection | None:
+        """A connection that was used just now; servers close those that were not."""
+        now = asyncio.get_running_loop().time()
+        while self.free:
+            since, connection = self.free.pop()
+            if now - since < KEPT:
+                return connection
+            connection[1].close()
+        return None
 
 
 def main() -> None:

@@ -190,6 +190,7 @@ async def test_lives_leave_nothing_open(tmp_path: Path, measured: Measured) -> N
                 await one(name)
         after, grown = open_things(), own.memory_info().rss - memory
     assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
+    assert grown < 5 * 2**20
     measured(
         f"{crashes} crash and {cycles} load/unload cycles",
         "0 leaked descriptors, processes, sockets, threads, temp files; RSS drift under 5 MiB",
