@@ -10,16 +10,14 @@ Third: exit at once. Workers end in every case, with SIGKILL too: they watch the
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -29,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from bainmarie.api.parts import GatewayInfo
 from bainmarie.app import build_app, build_parts
+from bainmarie.arena import share_one_arena
 from bainmarie.errors import BainError, GatewayUnreachable
 from bainmarie.listening import bind, reachable
 from bainmarie.settings import Settings
@@ -40,8 +39,6 @@ DRAIN_SECONDS = 10
 
 _DRAIN_LOOK = 0.02
 """Between two looks whether requests are left: a signal that forces the end must be seen too."""
-_M_ARENA_MAX = -8
-"""mallopt(3)."""
 _LAST_WORDS = 1
 """For requests that came while the last ones ended; what runs on then is cut."""
 
@@ -64,7 +61,7 @@ def serve(
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"gateway": settings.gateway.model_copy(update=changes)})
     _log_to_stderr()
-    _share_one_arena()
+    share_one_arena()
     home.mkdir(parents=True, exist_ok=True)
     with _only_one(home), bind(settings.gateway.host, settings.gateway.port) as listener:
         info = GatewayInfo(address=reachable(listener), home=str(home))
@@ -162,16 +159,6 @@ class _Server(uvicorn.Server):
             os._exit(128 + sig)
         self.force_exit = self.should_exit
         self.should_exit = True
-
-
-def _share_one_arena() -> None:
-    """glibc gives each thread an arena of its own and takes little of it back: the gateway grew with every load.
-
-    Its threads read files of /proc and wait for locks; one arena for all costs them nothing. Elsewhere: no effect.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager
