@@ -88,7 +88,7 @@ def test_import_prints_or_writes(empty_home, tmp_path: Path) -> None:
 def test_doctor_names_every_part(home) -> None:
     told = home.bain("doctor", "--json")
     subjects = [finding["subject"] for finding in json.loads(told.stdout)]
-    assert subjects[:5] == ["uv", "home", "cache", "indexes", "accelerator"]
+    assert subjects[:6] == ["uv", "home", "cache", "indexes", "process isolation", "accelerator"]
     assert told.returncode == (5 if any(f["grade"] == "bad" for f in json.loads(told.stdout)) else 0)
 
 

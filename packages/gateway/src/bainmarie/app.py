@@ -26,6 +26,7 @@ from bainmarie.settings.values import bytes_of
 from bainmarie.store.database import Database
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.forking import ForkingLauncher
+from bainmarie.workers.isolation import isolation, subreaper_alone
 from bainmarie.workers.launch import LocalLauncher
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.records import Records
@@ -53,7 +54,8 @@ def build_parts(
     """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
     catalog, events = settings.catalog(), EventBus()
     records = Records(home / RECORDS)
-    fresh = LocalLauncher(records)
+    isolated = isolation if settings.workers.pid_namespace else subreaper_alone
+    fresh = LocalLauncher(records, isolated)
     forking = ForkingLauncher(fresh) if settings.workers.fork_server else None
     supervisor = Supervisor(
         catalog,

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.errors import NotFound
@@ -58,7 +59,7 @@ class ModelSpec:
     options: tuple[tuple[str, object], ...] = ()
     """Settings of one engine alone."""
 
-    @property
+    @cached_property
     def worker_key(self) -> str:
         """Models with the same key share a worker: all but name, adapter and chat settings is the same."""
         same = replace(self, name="", adapter=None, prompt="", system_prompt=None, chat_template=None, keep_alive=None)

@@ -28,6 +28,7 @@ import uvicorn
 
 from bainmarie.api.parts import GatewayInfo, Parts
 from bainmarie.app import build_app, build_parts
+from bainmarie.arena import share_one_arena
 from bainmarie.errors import BainError, GatewayUnreachable
 from bainmarie.forward import Forward
 from bainmarie.handover import Offer, Place, ask
@@ -60,6 +61,7 @@ def serve(
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     settings = _with(settings, changes)
     _log_to_stderr()
+    share_one_arena()
     home.mkdir(parents=True, exist_ok=True)
     with _place(settings, home, replaces) as place:
         info = GatewayInfo(address=reachable(place.listener), home=str(home))

@@ -19,8 +19,8 @@ _SIGNS = {"good": "ok  ", "note": "note", "bad": "BAD "}
 def doctor(as_json: bool) -> int:
     """Look for what could keep models from running.
 
-    uv, disk, cache, package indexes, accelerator, environments and models; each finding with its remedy. Exit code 5
-    where something is bad.
+    uv, disk, cache, package indexes, process isolation, accelerator, environments and models; each finding
+    with its remedy. Exit code 5 where something is bad.
     """
     from dataclasses import asdict
 

@@ -21,6 +21,7 @@ from bainmarie.environments.indexes import Indexes, indexes, without_credentials
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore
 from bainmarie.errors import BainError
+from bainmarie.workers.isolation import isolation
 
 _LOW_DISK = 10 << 30
 """Bytes: about one environment with a CUDA torch, and what uv unpacks on the way."""
@@ -51,12 +52,38 @@ async def examine(catalog: Catalog, home: Path, environ: Mapping[str, str]) -> A
     yield _cache(Path(cache.stdout.strip()), home)
     settings = indexes(EnvironmentSpec(name="doctor"), variables, Path.cwd())
     yield await _index(program, settings)
+    yield await asyncio.to_thread(_isolation)
     accelerator = await _accelerator()
     yield accelerator
     for finding in _environments(EnvironmentStore(home, environ), accelerator.grade == "good"):
         yield finding
     for finding in await asyncio.to_thread(lambda: list(_models(catalog))):
         yield finding
+
+
+def _isolation() -> Finding:
+    """What keeps the processes of a worker together, whoever is killed."""
+    found = isolation()
+    subject = "process isolation"
+    if found.kind == "pid":
+        return Finding("good", subject, found.level)
+    if found.kind == "user":
+        return Finding(
+            "good", subject, f"{found.level}; child subreaper for the engine `command`, which may need setuid"
+        )
+    text = f"{found.level} ({found.reason})"
+    if found.level != "child subreaper":
+        return Finding("note", subject, text)
+    remedy = (
+        "Only a murder of gateway and shim at once can leave processes behind, which the next start ends. To close "
+    )
+    return Finding(
+        "note",
+        subject,
+        text,
+        f"{remedy}this gap allow user namespaces (sysctl user.max_user_namespaces, "
+        "kernel.apparmor_restrict_unprivileged_userns=0; in a container: CAP_SYS_ADMIN or a seccomp profile).",
+    )
 
 
 def _home(home: Path) -> Finding:

@@ -164,6 +164,11 @@ class WorkerSettings(Shape):
         description="Keep one process for each environment that has imported torch and transformers, and fork workers "
         "from it: a start in a fraction of a second. Linux, models on the CPU; others get a fresh process.",
     )
+    pid_namespace: bool = Field(
+        default=True,
+        description="Keep each worker's processes in a PID namespace where the system allows it (`bain doctor` tells), "
+        "so that none survives. Set it to false for workers that start containers by themselves, as `podman` does.",
+    )
     start_limit: Duration = Field(default=180.0, description="From the start of the process to its first sign of life.")
     stall_limit: Duration = Field(
         default=300.0, description="A load without progress for so long has failed; one that makes progress goes on."

@@ -16,7 +16,7 @@ from pathlib import Path
 from bainmarie.errors import LoadFailed
 from bainmarie.workers.fork_server import ForkServer, ForkServerKey
 from bainmarie.workers.forked import ForkedShim
-from bainmarie.workers.launch import LaunchedWorker, LaunchSpec, LocalLauncher, LocalWorker, shim_settings
+from bainmarie.workers.launch import LaunchedWorker, LaunchSpec, LocalLauncher, LocalWorker
 from bainmarie.workers.records import Records
 from bainmarie_protocol import Failed, Progress
 
@@ -61,7 +61,8 @@ class ForkingLauncher:
         reason = self._not_now(spec)
         if spec.fork_server and not reason:
             try:
-                await self._ask(await self._server(spec), worker, spec)
+                settings = await self._fresh.shim_settings(spec)
+                await self._ask(await self._server(spec), worker, spec, settings)
             except OSError as error:
                 reason = f"no fork server could be started: {error}"
             else:
@@ -124,10 +125,11 @@ class ForkingLauncher:
             _log.warning("%s; its workers go on", reason)
             self._broken[key] = asyncio.get_running_loop().time() + _BROKEN, reason
 
-    async def _ask(self, server: ForkServer, worker: LocalWorker, spec: LaunchSpec) -> None:
+    async def _ask(
+        self, server: ForkServer, worker: LocalWorker, spec: LaunchSpec, settings: dict[str, object]
+    ) -> None:
         """Asks for a fork. What goes wrong from here on ends in a fresh process."""
         key = ForkServerKey.of(spec)
-
         word = Records.new_word()
 
         def answered() -> None:
@@ -144,7 +146,7 @@ class ForkingLauncher:
         worker.ended.add_done_callback(lambda _: self._leave(worker, key))
         ends = await shim.connect()
         try:
-            server.send(_wish(spec, word), ends)
+            server.send(_wish(spec, word, settings), ends)
         except OSError as error:
             shim.cannot_be_asked(f"the fork server cannot be asked: {error}")
         finally:
@@ -194,7 +196,7 @@ def log_path(key: ForkServerKey, spec: LaunchSpec) -> Path:
     return spec.log.parent / f"fork-server-{spec.environment[:12]}-{digest}.log"
 
 
-def _wish(spec: LaunchSpec, word: str) -> dict[str, object]:
+def _wish(spec: LaunchSpec, word: str, settings: dict[str, object]) -> dict[str, object]:
     """What a fork server is told, but for the descriptors."""
     config = spec.config
     return {
@@ -203,5 +205,5 @@ def _wish(spec: LaunchSpec, word: str) -> dict[str, object]:
         "device": config.device,
         "adapters": any(model.adapter for model in config.models),
         "word": word,
-        "settings": shim_settings(spec),
+        "settings": settings,
     }

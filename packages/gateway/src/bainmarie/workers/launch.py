@@ -9,13 +9,14 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
 from bainmarie.errors import LoadFailed
 from bainmarie.workers import shim
+from bainmarie.workers.isolation import Isolation
 from bainmarie.workers.records import WORD, Records
 from bainmarie_protocol import MAX_LINE, Event, Exited, Failed, Ready, WorkerConfig, decode_event
 
@@ -88,10 +89,16 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Workers on this machine, each under its own shim. With `records` each tree is written down while it lives."""
+    """Workers on this machine, each under its own shim.
 
-    def __init__(self, records: Records | None = None) -> None:
+    With `records` each tree is written down while it lives. `isolation` says what keeps it together; it may block.
+    """
+
+    def __init__(
+        self, records: Records | None = None, isolation: Callable[[], Isolation] = lambda: Isolation("child subreaper")
+    ) -> None:
         self._records = records
+        self._isolation = isolation
 
     async def start(self, spec: LaunchSpec) -> LocalWorker:
         worker = LocalWorker(spec.log)
@@ -101,11 +108,12 @@ class LocalLauncher:
     async def run(self, worker: LocalWorker, spec: LaunchSpec) -> None:
         """As `start`, for a worker that has no process yet."""
         word = Records.new_word()
+        settings = await self.shim_settings(spec)
         try:
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: worker,
                 *(sys.executable, "-I", "-S", shim.__file__),
-                json.dumps({"argv": spec.argv, **shim_settings(spec)}),
+                json.dumps({"argv": spec.argv, **settings}),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=None,
@@ -117,6 +125,11 @@ class LocalLauncher:
         self.record(worker, word)
         if spec.door is None:
             worker.say(spec.config.to_json())
+
+    async def shim_settings(self, spec: LaunchSpec) -> dict[str, object]:
+        """What the shim is told, but for the program; on return its log has a folder and its socket's place is free."""
+        isolation = await asyncio.to_thread(self._isolation)
+        return {**_shim_settings(spec), "namespace": isolation.namespace(foreign=spec.door is not None)}
 
     def record(self, worker: LocalWorker, word: str) -> None:
         """Writes down that the tree of this running worker carries that word, until it is gone."""
@@ -151,8 +164,7 @@ class LocalLauncher:
         return bool(done)
 
 
-def shim_settings(spec: LaunchSpec) -> dict[str, object]:
-    """What the shim is told, but for the program; on return its log has a folder and no stale socket is in the way."""
+def _shim_settings(spec: LaunchSpec) -> dict[str, object]:
     socket = spec.config.socket
     spec.log.parent.mkdir(parents=True, exist_ok=True)
     if socket:

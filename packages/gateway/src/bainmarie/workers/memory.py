@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -51,9 +52,19 @@ def tree_memory(pid: int) -> int:
     Shared pages of a mapped weights file are thus counted once over all workers. 0 where the process is gone.
     """
     try:
-        return sum(process_memory(process.pid) for process in psutil.Process(pid).children(recursive=True))
+        tree = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return 0
+    return sum(process_memory(process.pid) for process in tree if not _is_init(process, pid))
+
+
+def _is_init(process: psutil.Process, shim: int) -> bool:
+    """Whether it is the first of a PID namespace that the shim made: its pages are the shim's, shared by a fork."""
+    with suppress(OSError, psutil.Error):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        numbers = status.partition("NSpid:")[2].partition("\n")[0].split()
+        return len(numbers) > 1 and numbers[-1] == "1" and process.ppid() == shim
+    return False
 
 
 def process_memory(pid: int) -> int:

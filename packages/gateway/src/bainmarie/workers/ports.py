@@ -58,8 +58,9 @@ def listeners(port: int, tree: Iterable[int]) -> tuple[int, int]:
 def _inodes(port: int) -> set[str]:
     found = set()
     for table in ("tcp", "tcp6"):
-        with suppress(OSError):
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        with suppress(OSError), Path(f"/proc/net/{table}").open() as lines:  # one at a time: there may be very many
+            next(lines, "")
+            for line in lines:
                 fields = line.split()
                 if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                     found.add(fields[9])

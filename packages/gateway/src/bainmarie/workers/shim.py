@@ -6,7 +6,7 @@ One thread only: PR_SET_PDEATHSIG follows the parent's thread, so a worker may b
 the gateway's. The shim itself learns of the gateway's death from the end of its stdin.
 
 argv[1]  JSON: {"argv": [...], "cwd": str, "log": path, "log_bytes": int, "socket": path or "", "grace": seconds,
-         "foreign": bool}
+         "foreign": bool, "namespace": "" or a kind of pid_namespace.py}
 stdin    The first line goes to the worker's stdin as it is. Later lines are commands: `stop SECONDS`.
          `survive SECONDS PATH`: after the gateway's end wait so long for another one, see `Successor`.
          A foreign program is not our worker: it has no stdin, its stdout is log too, and every line is a command.
@@ -21,8 +21,8 @@ A stop is: TERM to every descendant and end of file on the worker's stdin; KILL 
 nothing is left. The worker's own exit is followed by the same for what it left behind.
 
 Linux: the shim is a child subreaper, so a process that daemonized comes back to it, and "no child left" means "no
-descendant left". If the shim itself is killed, the worker gets KILL from the kernel and end of file on its stdin;
-what the worker had forked off survives that (a PID namespace would close this gap).
+descendant left". If the shim itself is killed, the worker gets KILL from the kernel and end of file on its stdin.
+With a PID namespace the kernel kills all its descendants too; without one what it had forked off survives that.
 macOS and other POSIX: the worker's process group is signalled; children that called setsid are missed.
 Windows: does not run there. Missing: a Job object with kill-on-close in place of groups and signals, and a wait on
 handles in place of poll().
@@ -30,6 +30,7 @@ handles in place of poll().
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import select
@@ -38,6 +39,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bainmarie.workers.pid_namespace import PidNamespace
 
 LIFELINE_GRACE = 1.0
 """Seconds between TERM and KILL when the gateway is gone: short, nobody waits for an answer any more."""
@@ -71,7 +76,15 @@ class Settings:
     """What argv[1] says."""
 
     def __init__(
-        self, argv: list[str], cwd: str, log: str, log_bytes: int, socket: str, grace: float, foreign: bool = False
+        self,
+        argv: list[str],
+        cwd: str,
+        log: str,
+        log_bytes: int,
+        socket: str,
+        grace: float,
+        foreign: bool = False,
+        namespace: str = "",
     ) -> None:
         self.argv = argv
         self.cwd = cwd
@@ -80,6 +93,7 @@ class Settings:
         self.socket = socket
         self.grace = grace
         self.foreign = foreign
+        self.namespace = namespace
 
 
 class Shim:
@@ -90,6 +104,7 @@ class Shim:
         self._start = start
         self._log = log
         self._poll = select.poll()
+        self._namespace: PidNamespace | None = None
         self._status: int | None = None  # the worker's wait status, once it has exited
         self._kill_at: float | None = None  # monotonic time of the first KILL; None while nothing is being stopped
         self._pause = 0.005
@@ -136,13 +151,23 @@ class Shim:
         def bind_to_shim() -> None:
             if _LINUX:
                 _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-                if os.getppid() != shim:
-                    os._exit(1)
+            if self._namespace is not None:
+                self._namespace.enter()  # from inside, the shim's death would not be seen; init sees it for all
+            elif _LINUX and os.getppid() != shim:
+                os._exit(1)
 
+        try:
+            self._namespace = _namespace(self._settings.namespace)
+        except OSError as error:
+            hint = "`workers: {pid_namespace: false}` starts it without."
+            emit("failed", code="spawn_failed", message=f"no PID namespace can be made: {error}", hint=hint)
+            emit("exited", code=127)
+            return None
         try:
             worker = self._start(self._settings, bind_to_shim)
         except (OSError, subprocess.SubprocessError) as error:
             emit("failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}")
+            self._leave_namespace()
             emit("exited", code=127)
             return None
         emit("spawned", pid=worker.pid)
@@ -261,7 +286,15 @@ class Shim:
                 return True
             if pid == self._pid:
                 self._status = status
+                if self._namespace is not None:
+                    self._namespace.release()
                 self._stop(AFTERMATH_GRACE)
+
+    def _leave_namespace(self) -> None:
+        """Without a worker: on return its init is gone."""
+        if self._namespace is not None:
+            self._namespace.release()
+            os.waitpid(self._namespace.init, 0)
 
     def _stop(self, grace: float) -> None:
         """Begins the end, or brings it nearer; never puts it off."""
@@ -356,6 +389,20 @@ def _execute(settings: Settings, first: "Callable[[], None]") -> "subprocess.Pop
         start_new_session=True,
         preexec_fn=first,  # noqa: PLW1509 (one thread only)
     )
+
+
+def _namespace(kind: str) -> "PidNamespace | None":
+    """The namespace in which all further children live, where there shall be one. OSError where there cannot."""
+    if not kind:
+        return None
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pid_namespace.py")
+    spec = importlib.util.spec_from_file_location("bainmarie_pid_namespace", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: PidNamespace = module.PidNamespace(kind)
+    return made
 
 
 class Log:
