@@ -45,7 +45,7 @@ def long(kind: str) -> dict[str, Any]:
 
 async def running_in(house: House) -> int:
     """How many answers the worker itself says it computes."""
-    (socket,) = (house.home / "run").glob("*.sock")
+    (socket,) = (path for path in (house.home / "run").glob("*.sock") if len(path.stem) == 12)  # named by its key
     client = WorkerClient(socket=str(socket))
     try:
         told = (await client.json("GET", paths.INFO))["running"]
