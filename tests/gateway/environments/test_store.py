@@ -210,7 +210,7 @@ async def test_unknown_package_is_named(tmp_path: Path, seen: list[Progress]) ->
     spec = EnvironmentSpec(name="broken", packages=(missing,))
     with pytest.raises(EnvironmentFailed) as failure:
         await EnvironmentStore(tmp_path).ensure(spec, seen.append)
-    assert failure.value.code == "package_not_found"
+    assert failure.value.code == "package_not_found", failure.value.log_tail
     assert missing in failure.value.message
     assert "environments: broken: packages:" in failure.value.hint
     assert EnvironmentStore(tmp_path).list() == []

@@ -22,17 +22,18 @@ def test_who_generates_always_gets_the_token(todo, budget):
 
 
 @given(TODO, BUDGET)
-def test_prompts_together_take_the_budget_and_no_more(todo, budget):
+def test_prompts_together_take_the_budget_and_little_more(todo, budget):
     prompts = [(count, left) for count, left in zip(plan(todo, budget), todo, strict=True) if left > 1]
-    assert sum(count for count, _ in prompts) == min(budget, sum(left for _, left in prompts))
+    least = min(budget, sum(left for _, left in prompts))
+    assert least <= sum(count for count, _ in prompts) <= least + max(1, budget // 8)
 
 
 @given(TODO, BUDGET)
-def test_the_oldest_prompt_gets_a_fourth_at_least(todo, budget):
+def test_the_oldest_prompt_gets_an_eighth_at_least(todo, budget):
     prompts = [(count, left) for count, left in zip(plan(todo, budget), todo, strict=True) if left > 1]
     if prompts:
         count, left = prompts[0]
-        assert count >= min(left, budget // 4)
+        assert count >= min(left, budget // 8)
 
 
 @given(TODO, BUDGET)
@@ -54,10 +55,11 @@ def test_a_long_prompt_ends_however_many_short_ones_come(long, short, budget):
         long -= plan([long, *short], budget)[0]
         assert long < before
         passes += 1
-    assert passes <= -(-5000 // max(1, budget // 4))
+    assert passes <= -(-5000 // max(1, budget // 8))
 
 
 def test_a_short_turn_does_not_wait_for_a_long_prompt():
     assert plan([4000, 1, 30], BESIDE) == [226, 1, 30]
+    assert plan([4000, 1, 256], BESIDE) == [32, 1, 256]
     assert plan([4000], ALONE) == [ALONE]
     assert plan([1, 1, 1], BESIDE) == [1, 1, 1]

@@ -8,25 +8,25 @@ ALONE = 1024
 """Prompt tokens of one pass while only one sequence runs: a cancel is noticed between two passes."""
 BESIDE = 256
 """The same while others run, which wait for the pass to end."""
-_OLDEST_SHARE = 4
-"""The oldest long prompt gets at least this part (one fourth) of a pass, so that short ones cannot starve it."""
+_OLDEST_SHARE = 8
+"""The oldest long prompt gets at least this part (one eighth) of a pass, so that short ones cannot starve it."""
 
 
 def plan(todo: Sequence[int], budget: int) -> list[int]:
     """How many tokens of each sequence go into the next pass; `todo` says how many each has left, oldest first.
 
     A sequence with one token left (it generates) always gets it. The others share `budget`: shortest first, so that a
-    short turn does not wait for a long prompt, but the oldest gets a fourth in any case.
+    short turn does not wait for a long prompt. The oldest gets an eighth in any case, on top where it has to: a turn that
+    fits into the budget is through after one pass.
     """
     counts = [1 if left == 1 else 0 for left in todo]
     prompts = [place for place, left in enumerate(todo) if left > 1]
     if not prompts:
         return counts
     room = budget
-    counts[prompts[0]] = min(todo[prompts[0]], max(1, budget // _OLDEST_SHARE))
-    room -= counts[prompts[0]]
     for place in sorted(prompts, key=lambda place: todo[place]):
-        more = min(todo[place] - counts[place], room)
-        counts[place] += more
-        room -= more
+        counts[place] = min(todo[place], room)
+        room -= counts[place]
+    oldest = prompts[0]
+    counts[oldest] = max(counts[oldest], min(todo[oldest], max(1, budget // _OLDEST_SHARE)))
     return counts
