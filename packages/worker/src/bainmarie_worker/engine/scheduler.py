@@ -16,8 +16,8 @@ def plan(todo: Sequence[int], budget: int) -> list[int]:
     """How many tokens of each sequence go into the next pass; `todo` says how many each has left, oldest first.
 
     A sequence with one token left (it generates) always gets it. The others share `budget`: shortest first, so that a
-    short turn does not wait for a long prompt. The oldest gets an eighth in any case, on top where it has to: a turn that
-    fits into the budget is through after one pass.
+    short turn does not wait for a long prompt. The oldest gets an eighth in any case, on top where it has to, so that a
+    turn that fits into the budget is through after one pass.
     """
     counts = [1 if left == 1 else 0 for left in todo]
     prompts = [place for place, left in enumerate(todo) if left > 1]
