@@ -58,7 +58,7 @@ def test_what_models_need_passes() -> None:
 def test_defaults_and_who_wins() -> None:
     plain = worker_variables(ENVIRONMENT, SPEC, {})
     assert plain["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert plain["GOMP_SPINCOUNT"] == "0"
+    assert plain["GOMP_SPINCOUNT"] == "3000"
     assert plain["PYTHONUNBUFFERED"] == "1"
     assert plain["TOKENIZERS_PARALLELISM"] == "false"
     spec = EnvironmentSpec(name="e", variables=(("OMP_WAIT_POLICY", "ACTIVE"), ("MY_OWN", "1")))

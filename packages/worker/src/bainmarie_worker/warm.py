@@ -22,7 +22,9 @@ def load_and_warm(config: WorkerConfig, report: Report) -> Runner:
 
     report(Progress("warmup"))
     prepack = not config.shares_weights if options.prepack is None else options.prepack
-    runner = TransformersRunner(loaded, options, options.cache_bytes or _cache_bytes(loaded.device), prepack)
+    runner = TransformersRunner(
+        loaded, options, options.cache_bytes or _cache_bytes(loaded.device), prepack, config.socket
+    )
     runner.tokenizer.warm()
     return runner
 

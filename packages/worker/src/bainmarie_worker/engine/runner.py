@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
@@ -10,6 +11,7 @@ import torch
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
 from bainmarie_worker.engine.batch import Batch
+from bainmarie_worker.engine.cores import Cores
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.library import Library
 from bainmarie_worker.engine.linears import Prepacking
@@ -29,7 +31,9 @@ class TransformersRunner:
     library's own `generate()`. `info["path"]` and `info["path_reason"]` say which, and why no better one.
     """
 
-    def __init__(self, loaded: Loaded, options: EngineOptions, cache_bytes: int, prepack: bool = True) -> None:
+    def __init__(
+        self, loaded: Loaded, options: EngineOptions, cache_bytes: int, prepack: bool = True, socket: str = ""
+    ) -> None:
         """LoadError `bad_option` where the model cannot go the way that `options` demand."""
         torch.seed()  # else all workers would draw the same numbers, each time they start
         self.tokenizer: Tokenizer = loaded.tokenizer
@@ -49,6 +53,8 @@ class TransformersRunner:
             way, why = ("packed" if forward.packs else "apart"), forward.why
             _warm(forward)
         self._prepacking = Prepacking(loaded.model) if prepack and self._device.type == "cpu" else None
+        threads = 1 if self._device.type != "cpu" or "OMP_NUM_THREADS" in os.environ else torch.get_num_threads()
+        self._cores = Cores(socket, threads, torch.set_num_threads)
         self.info = {
             **loaded.info,
             "engine_path": way,
@@ -76,8 +82,11 @@ class TransformersRunner:
         self._loop.submit(stream)
 
     def step(self) -> None:
+        self._cores.take()
         with torch.inference_mode():
             self._loop.step()
+        if not self._loop.busy:
+            self._cores.leave()
 
     def tidy(self) -> bool:
         if self._prepacking is None:
