@@ -15,16 +15,19 @@ _NAME = "configurations"
 def remember() -> None:
     """Note the configuration file of this process in the home. Where that fails, nothing is built either."""
     path = config_path(None, os.environ, home())
-    if path is None or path in _noted():
-        return
     with suppress(OSError):
+        if path is None or path in _noted():
+            return
         home().mkdir(parents=True, exist_ok=True)
         with (home() / _NAME).open("a", encoding="utf-8") as notes:
             notes.write(f"{path}\n")
 
 
 def others() -> list[tuple[Path, Settings]]:
-    """The noted files but this process's own, as far as they still exist. ConfigurationError for a broken one."""
+    """The noted files but this process's own, as far as they still exist.
+
+    ConfigurationError for a broken one, OSError where the notes cannot be read: what is not known must not be swept.
+    """
     own = config_path(None, os.environ, home())
     return [(path, load_settings(path, os.environ)) for path in _noted() if path != own and path.is_file()]
 
@@ -32,6 +35,6 @@ def others() -> list[tuple[Path, Settings]]:
 def _noted() -> list[Path]:
     try:
         lines = (home() / _NAME).read_text(encoding="utf-8").splitlines()
-    except OSError:
+    except FileNotFoundError:
         return []
     return [Path(line) for line in dict.fromkeys(lines) if line]

@@ -38,7 +38,7 @@ _ENDINGS = ("_PROXY",)
 _DEFAULTS = {
     # Threads that spin for long while idle slow every other worker down by several times; those that never do cost
     # their own worker a third of its speed: a pass has hundreds of steps that begin and end together. About 0.1 ms
-    # bridges the gap between two of them. Workers that compute at the same time have one thread each (engine/cores.py).
+    # bridges the gap between two of them. Workers that compute at the same time share the threads (engine/cores.py).
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "3000",
     "TOKENIZERS_PARALLELISM": "false",
