@@ -34,29 +34,47 @@ class Architecture:
     name: str
     settings: dict[str, Any]
     why: str = ""
-    """Part of the reason why it cannot be packed; empty where it must be."""
+    """Part of the reason why it goes no faster way."""
+    path: str = "packed"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}-{self.path}{'-bias' if self.settings.get('mlp_bias') else ''}"
 
 
-def _sized(name: str, why: str = "", without: str = "", **settings: Any) -> Architecture:
+_UNKNOWN = "is not among the known kinds"
+_SMALL = "no multiples of 32"
+
+
+def _sized(name: str, why: str = _UNKNOWN, path: str = "packed", without: str = "", **settings: Any) -> Architecture:
     sizes = {key: value for key, value in _SIZES.items() if key != without}
-    return Architecture(name, {**sizes, **settings}, why)
+    return Architecture(name, {**sizes, **settings}, why, path)
 
 
-_RECURRENT = "recurrent state"
+def _fused(name: str, **settings: Any) -> Architecture:
+    return _sized(name, "", "fused", head_dim=32, **settings)
+
+
+_RECURRENT = ("recurrent state", "apart")
 
 ARCHITECTURES = (
-    _sized("llama"),
-    _sized("qwen2"),
-    _sized("qwen3"),
+    _fused("llama", num_attention_heads=2, num_key_value_heads=1),
+    _fused("llama", attention_bias=True, mlp_bias=True, num_attention_heads=8, num_key_value_heads=2),
+    _fused("qwen2", num_key_value_heads=1),
+    _fused("qwen3", tie_word_embeddings=True),
+    _fused("mistral", sliding_window=8, num_key_value_heads=4, hidden_act="gelu_pytorch_tanh"),
+    _sized("llama", _SMALL),
+    _sized("qwen2", _SMALL),
+    _sized("qwen3", _SMALL),
     _sized("qwen3_moe", decoder_sparse_step=1, **_EXPERTS),
-    _sized("mistral", sliding_window=8),
+    _sized("mistral", _SMALL, sliding_window=8),
     _sized("mixtral", num_local_experts=4),
     _sized("gemma2", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
     _sized("gemma3_text", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
     _sized("phi3"),
     _sized("granite"),
     _sized("olmo2"),
-    Architecture("gpt2", {**_ENDS, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+    Architecture("gpt2", {**_ENDS, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}, _UNKNOWN),
     _sized("gpt_neox", rotary_pct=0.25),
     _sized("stablelm"),
     _sized(
@@ -79,7 +97,7 @@ ARCHITECTURES = (
     _sized("gpt_oss", sliding_window=8, num_local_experts=4),
     _sized(
         "falcon_h1",
-        _RECURRENT,
+        *_RECURRENT,
         mamba_d_ssm=64,
         mamba_n_heads=4,
         mamba_d_head=16,
@@ -89,7 +107,7 @@ ARCHITECTURES = (
     ),
     _sized(
         "nemotron_h",
-        _RECURRENT,
+        *_RECURRENT,
         mamba_num_heads=8,
         mamba_head_dim=16,
         ssm_state_size=16,

@@ -65,7 +65,7 @@ class Watched:
     """Implements `Forward` around another one and counts what happens."""
 
     def __init__(self, forward: Forward) -> None:
-        self.packs, self.crops, self.why = forward.packs, forward.crops, forward.why
+        self.path, self.packs, self.crops, self.why = forward.path, forward.packs, forward.crops, forward.why
         self.passes: list[list[tuple[int, int]]] = []
         """(tokens, logits wanted) of each part. The parts themselves would keep their memories alive."""
         self.memories = 0

@@ -17,6 +17,7 @@ POISON = 66
 class Counting:
     """Implements `Forward`: after token n comes n + 1, round and round. It chokes on one token."""
 
+    path = "counting"
     why = ""
     crops = True
 

@@ -46,7 +46,7 @@ class Pot:
             assert stream.tokens == self.answer(stream.sequence.prompt, stream.sequence.max_tokens)
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES, ids=lambda known: known.name)
+@pytest.fixture(scope="module", params=ARCHITECTURES, ids=lambda known: known.title)
 def pot(request):
     return Pot(request.param)
 
@@ -61,9 +61,10 @@ def other(token):
 
 
 def test_it_goes_the_way_it_should(pot):
+    assert pot.forward.path == pot.known.path, pot.forward.why
     assert pot.known.why in pot.forward.why
-    assert pot.forward.packs == (pot.known.why == "")
-    assert (pot.forward.why == "") == pot.forward.packs
+    assert (pot.forward.why == "") == (pot.known.path == "fused")
+    assert pot.forward.packs == (pot.known.path != "apart")
 
 
 def test_answers_depend_on_their_prompts(pot):

@@ -4,15 +4,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bainmarie_worker.engine.fused.memory import OneBlock
 from bainmarie_worker.engine.keys_values import KeysValues
 
 WORK = st.lists(st.tuples(st.sampled_from(["write", "crop", "copy"]), st.integers(0, 200)), max_size=12)
 
 
-@given(WORK)
-def test_whatever_is_done_the_tokens_stand_at_their_places(work):
+MADE = st.sampled_from([KeysValues, lambda: OneBlock(torch.empty(2, 2, 3, 0, 4))])
+
+
+@given(WORK, MADE)
+def test_whatever_is_done_the_tokens_stand_at_their_places(work, made):
     """Against a list of numbers, one for each token."""
-    memory, numbers, following = KeysValues(), [], 0
+    memory, numbers, following = made(), [], 0
     for what, count in work:
         if what == "write" and count:
             new = list(range(following, following + count))

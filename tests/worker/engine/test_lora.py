@@ -14,6 +14,7 @@ from tests.worker.engine.driving import CPU, Watched, batch, finish, generated, 
 
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
+from bainmarie_worker.engine.fused.forward import Fused
 from bainmarie_worker.engine.ways import best_way
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries deprecate among themselves
@@ -39,6 +40,8 @@ APART = {
 class Family:
     """A base, adapters on it as directories, and what peft computes with each."""
 
+    path: str
+    """The way that the base is computed."""
     paths: dict[str, str]
     references: dict[str | None, Any]
 
@@ -51,8 +54,8 @@ def _answer(model, prompt):
     return generated(model, prompt, TOKENS)
 
 
-@pytest.fixture(scope="module")
-def family(tmp_path_factory):
+@pytest.fixture(scope="module", params=["fused", "packed"])
+def family(tmp_path_factory, request):
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -69,7 +72,7 @@ def family(tmp_path_factory):
             paths[name] = str(root / name)
             model.save_pretrained(paths[name])
         references[name] = model
-    return Family(paths, references)
+    return Family(request.param, paths, references)
 
 
 def _change(model):
@@ -87,13 +90,15 @@ class Served:
 
     def __init__(self, family, *names):
         model = make(architecture("llama"))
-        forward = best_way(model, CPU)
+        forward = best_way(model, CPU, family.path)
         assert not isinstance(forward, str)
-        assert forward.packs
+        assert forward.path == family.path
         self.family = family
         self.adapters = Adapters(model, mix=True)
         self.watched = Watched(forward)
         self.batch = batch(Adapted(self.watched, self.adapters))
+        if isinstance(forward, Fused):  # which `Adapted` does not see through what watches it
+            forward.weights = self.adapters.weights
         for name in names:
             self.load(name)
 

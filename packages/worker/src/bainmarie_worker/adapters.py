@@ -13,7 +13,7 @@ from typing import Any
 from bainmarie_protocol import Progress
 from bainmarie_worker import files
 from bainmarie_worker.engine.engine import Report
-from bainmarie_worker.engine.lora import Routing, route
+from bainmarie_worker.engine.lora import Routing, Weights, route, weights_of
 from bainmarie_worker.engine.sequence import Adapter
 from bainmarie_worker.errors import LoadError
 
@@ -38,6 +38,7 @@ class Adapters:
         self._made = 0
         self._active: Adapter = None
         self._routing = Routing()
+        self._weights: dict[str, Weights] = {}
         self.mixed = mix
         """Whether sequences with different adapters may share a pass: see `assign`, else `use`."""
 
@@ -62,6 +63,15 @@ class Adapters:
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(self._names[path])
         self._active = path
+
+    def weights(self, path: str) -> Weights | None:
+        """What an adapter changes, where it is plain LoRA on linear layers; the same object until it is unloaded."""
+        name = self._names.get(path)
+        if name is None or not self.mixed:
+            return None
+        if name not in self._weights:
+            self._weights[name] = weights_of(self._model, name)
+        return self._weights[name]
 
     def load(self, path: str, report: Report) -> None:
         """Idempotent. LoadError `adapter_incomplete`, `adapter_mismatch`, `adapter_unsupported`, `package_missing`."""
@@ -99,6 +109,7 @@ class Adapters:
         name = self._names.pop(path, None)
         if name is None:
             return
+        self._weights.pop(name, None)
         if self._active == path:
             self.use(None)
         if self._names:

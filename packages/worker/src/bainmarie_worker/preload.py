@@ -62,6 +62,8 @@ def _transformers(model: str, adapters: bool) -> None:
         _try_import(name)
     with _reported():
         _architecture(model)
+    with contextlib.suppress(Exception):  # a worker asks again, and says why it has to do without
+        _try_import("bainmarie_worker.engine.fused.kernel").kernel()
 
 
 def _architecture(model: str) -> None:

@@ -48,7 +48,7 @@ def launch(
     fresh_because = why_fresh(first.device, environment.accelerator, sys.platform)
     return LaunchSpec(
         argv=(python, "-I", "-c", _program("__main__")),
-        env=worker_variables(environment, wish, environ),
+        env={"BAIN_KERNELS": str(home / "kernels"), **worker_variables(environment, wish, environ)},
         config=config,
         log=log_path(models, home),
         cwd=home,

@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 
 from bainmarie_worker.adapters import Adapters
+from bainmarie_worker.engine.fused.forward import Fused
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part
 
 
@@ -14,11 +15,14 @@ class Adapted:
     """Implements `Forward` around another one. Parts with one adapter must stand side by side."""
 
     def __init__(self, forward: Forward, adapters: Adapters) -> None:
+        self.path = forward.path
         self.packs = forward.packs
         self.crops = forward.crops
         self.why = forward.why
         self._forward = forward
         self._adapters = adapters
+        if isinstance(forward, Fused):
+            forward.weights = adapters.weights
 
     def memory(self) -> Memory:
         return self._forward.memory()

@@ -21,6 +21,7 @@ from bainmarie_worker.engine.memory import Computed, Logits, Part
 class Apart:
     """Implements `Forward`."""
 
+    path = "apart"
     packs = False
     crops = False
 

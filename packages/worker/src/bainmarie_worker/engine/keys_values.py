@@ -25,10 +25,10 @@ class KeysValues:
         return sum(k.nbytes + v.nbytes for layer in self._layers if layer is not None for k, v in [layer])
 
     def reserve(self, tokens: int) -> None:
-        """Makes room for `tokens` in all. Growing copies what there is, so it grows by half at least."""
+        """Makes room for `tokens` in all. Growing copies what there is."""
         if tokens <= self._capacity:
             return
-        self._capacity = -(-max(tokens, self._capacity * 3 // 2) // _STEP) * _STEP
+        self._capacity = capacity_for(tokens, self._capacity)
         for place, layer in enumerate(self._layers):
             if layer is not None:
                 self._layers[place] = (self._grown(layer[0]), self._grown(layer[1]))
@@ -59,7 +59,7 @@ class KeysValues:
     def copy(self, length: int) -> KeysValues:
         """The first `length` tokens, apart from this one."""
         twin = KeysValues()
-        twin._capacity = -(-(length + _STEP) // _STEP) * _STEP
+        twin._capacity = capacity_for(length + 1, 0)
         twin.length = length
         for layer in self._layers:
             if layer is None:
@@ -78,3 +78,8 @@ class KeysValues:
         new = self._made(old)
         new[:, : self.length] = old[:, : self.length]
         return new
+
+
+def capacity_for(tokens: int, before: int) -> int:
+    """Room for so many tokens, and for half more than there was before."""
+    return -(-max(tokens, before * 3 // 2) // _STEP) * _STEP

@@ -7,6 +7,7 @@ sequences of one adapter only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 
 _Weights = tuple[torch.Tensor, torch.Tensor]
 """A transposed [inputs, rank], B transposed and scaled [rank, outputs]: the change of x is (x A) B."""
+Weights = Mapping[Any, tuple[torch.Tensor, torch.Tensor]]
+"""By the base's linear layer: A [rank, inputs], B scaled [outputs, rank] in float32."""
 _FEW_ROWS = 16
 """Up to so many rows a processor computes a change faster in float32, whatever the base's dtype: a product with a
 small bf16 matrix takes 25-40 microseconds before it multiplies anything, in float32 2 (torch 2.13, one core)."""
@@ -41,6 +44,20 @@ def route(model: Any, routing: Routing) -> bool:
     for _, layer in layers:
         layer.forward = _Routed(layer, routing)
     return True
+
+
+def weights_of(model: Any, adapter: str) -> Weights:
+    """Of an adapter by peft's name, where `route` has found all to be plain LoRA."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and adapter in module.lora_A]
+    return {
+        layer.get_base_layer(): (
+            layer.lora_A[adapter].weight.detach(),
+            layer.lora_B[adapter].weight.detach().float() * layer.scaling[adapter],
+        )
+        for layer in layers
+    }
 
 
 def _brings_layers(model: Any) -> bool:

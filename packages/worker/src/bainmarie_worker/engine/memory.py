@@ -46,6 +46,8 @@ Computed = Union[Logits, Exception]
 class Forward(Protocol):
     """Forward passes of one model. Used on the engine's thread only."""
 
+    path: str
+    """Its name, as `engine_path` tells it."""
     packs: bool
     """Whether one pass reads the weights once for all its parts, so that more parts cost little."""
     crops: bool

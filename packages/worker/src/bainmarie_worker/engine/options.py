@@ -8,6 +8,8 @@ from typing import Any
 
 from bainmarie_worker.errors import LoadError
 
+PATHS = ("auto", "fused", "packed", "apart", "generate")
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -21,7 +23,7 @@ class EngineOptions:
     speculate: bool = True
     """Guess tokens from the prompt where that pays."""
     path: str = "auto"
-    """`auto` takes the best way that the model can go; else packed | apart | generate."""
+    """`auto` takes the best way that the model can go; else fused | packed | apart | generate."""
 
     @staticmethod
     def read(options: Mapping[str, Any]) -> EngineOptions:
@@ -34,8 +36,8 @@ class EngineOptions:
             if type(value) is not kind or (isinstance(value, int) and value < 0):
                 raise LoadError("bad_option", f"the option {name} cannot be {value!r}", f"It takes {kind.__name__}.")
         made = EngineOptions(**options)
-        if made.path not in ("auto", "packed", "apart", "generate"):
+        if made.path not in PATHS:
             raise LoadError(
-                "bad_option", f"the option path cannot be {made.path!r}", "It takes auto, packed, apart or generate."
+                "bad_option", f"the option path cannot be {made.path!r}", "It takes one of {', '.join(PATHS)}."
             )
         return made

@@ -21,11 +21,12 @@ from bainmarie_worker.engine.memory import Computed, Logits, Part
 class Packed:
     """Implements `Forward`. Made by `packed`, which proves first that it computes what the model computes."""
 
+    path = "packed"
     packs = True
     crops = True
-    why = ""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: Any, device: torch.device, why: str) -> None:
+        self.why = why
         self._model = model
         self._device = device
         known = inspect.signature(model.forward).parameters
@@ -79,10 +80,10 @@ class Packed:
         return logits[: len(wanted)]
 
 
-def packed(model: Any, device: torch.device, reference: probe.Reference) -> Packed | str:
+def packed(model: Any, device: torch.device, reference: probe.Reference, why: str = "") -> Packed | str:
     """The fast way, or why this model cannot go it. The model's attention is changed only in the first case.
 
-    `reference` is what the model computed with its own attention.
+    `reference` is what the model computed with its own attention; `why` it does not go a faster way.
     """
     unfit = _unfit(model)
     if unfit:
@@ -95,7 +96,7 @@ def packed(model: Any, device: torch.device, reference: probe.Reference) -> Pack
         model.set_attn_implementation(NAME)
     except ValueError as error:
         return f"its attention cannot be replaced: {error}"
-    forward = Packed(model, device)
+    forward = Packed(model, device, why)
     fault = probe.fault(forward, reference, model.dtype)
     if fault:
         model.set_attn_implementation(before)

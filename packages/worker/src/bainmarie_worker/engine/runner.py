@@ -27,8 +27,9 @@ from bainmarie_worker.loading import Loaded, is_out_of_memory
 class TransformersRunner:
     """Implements `Runner`. Made and used on the engine's thread only.
 
-    Three ways, the first that fits: packed (all sequences in one pass), apart (a pass for each sequence), and the
-    library's own `generate()`. `info["path"]` and `info["path_reason"]` say which, and why no better one.
+    Four ways, the first that fits: fused (all sequences in one call of compiled code), packed (in one pass of the
+    model's own code), apart (a pass for each sequence), and the library's own `generate()`. `info["engine_path"]` and
+    `info["engine_path_reason"]` say which, and why no better one.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class TransformersRunner:
         else:
             adapted = Adapted(forward, self._adapters)
             self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes, options.speculate)
-            way, why = ("packed" if forward.packs else "apart"), forward.why
+            way, why = forward.path, forward.why
             _warm(forward)
-        self._prepacking = Prepacking(loaded.model) if prepack and self._device.type == "cpu" else None
+        prepack = prepack and self._device.type == "cpu" and way != "fused"
+        self._prepacking = Prepacking(loaded.model) if prepack else None
         threads = 1 if self._device.type != "cpu" or "OMP_NUM_THREADS" in os.environ else torch.get_num_threads()
         self._cores = Cores(socket, threads, torch.set_num_threads)
         self.info = {

@@ -1,4 +1,5 @@
-"""The ways in which a model can be computed, best first: packed, apart, and at last the library's own `generate()`."""
+"""The ways in which a model can be computed, best first: fused, packed, apart, and at last the library's own
+`generate()`."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ import torch
 
 from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.apart import apart
+from bainmarie_worker.engine.fused.forward import Fused, fused
 from bainmarie_worker.engine.memory import Forward
-from bainmarie_worker.engine.packed import packed
+from bainmarie_worker.engine.packed import Packed, packed
 from bainmarie_worker.errors import LoadError
 
 
@@ -22,7 +24,9 @@ def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | 
         return "the option path is generate"
     with probe.shortened(model) as short:
         found = _found(model, device, wish) if short else None
-    if found is None or isinstance(found, str) or found.why:  # what fails in a shortened model may be the shortening
+    if isinstance(found, Fused):
+        found = found.of_whole(model)
+    elif found is None or isinstance(found, str) or not found.packs:  # what fails there may be the shortening
         found = _found(model, device, wish)
     if isinstance(found, str) and wish != "auto":
         raise LoadError("bad_option", f"this model cannot go the path {wish}: {found}", "Take the option path away.")
@@ -35,10 +39,10 @@ def _found(model: Any, device: torch.device, wish: str) -> Forward | str:
     except Exception as error:  # noqa: BLE001 - foreign code; generate() may know how to call it
         return f"its forward pass fails: {type(error).__name__}: {error}"
     why = "" if wish == "auto" else f"the option path is {wish}"
-    if wish in ("auto", "packed"):
-        fast = packed(model, device, reference)
+    if wish in ("auto", "fused", "packed"):
+        fast = packed(model, device, reference, why)
         if not isinstance(fast, str):
-            return fast
+            return fast if wish == "packed" else _fused(model, device, reference, fast, wish)
         why = fast
     if wish in ("auto", "apart"):
         own = apart(model, device, reference, why)
@@ -46,3 +50,13 @@ def _found(model: Any, device: torch.device, wish: str) -> Forward | str:
             return own
         why = own
     return why
+
+
+def _fused(model: Any, device: torch.device, reference: probe.Reference, packed: Packed, wish: str) -> Forward | str:
+    if device.type != "cpu":
+        return packed if wish == "auto" else "compiled code is for the processor"
+    better = fused(model, packed, reference)
+    if isinstance(better, str) and wish == "auto":
+        packed.why = f"not fused: {better}"
+        return packed
+    return better

@@ -1,0 +1,138 @@
+"""Passes through decoder.c; those that it cannot make, with an adapter of an unusual kind, go through the model's own
+code."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bainmarie_worker.engine import probe
+from bainmarie_worker.engine.fused.kernel import NoKernel, kernel
+from bainmarie_worker.engine.fused.memory import OneBlock
+from bainmarie_worker.engine.fused.structure import Angles, Changes, Structure, Unknown
+from bainmarie_worker.engine.lora import Weights
+from bainmarie_worker.engine.memory import Computed, Part
+from bainmarie_worker.engine.packed import Packed
+from bainmarie_worker.engine.sequence import Adapter
+
+
+class _Sequence(ctypes.Structure):
+    _fields_ = (("block", ctypes.c_void_p), ("capacity", ctypes.c_int64), ("changes", ctypes.c_void_p))
+
+
+class _Pass(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "wanted", "threads")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "positions", "owners", "places", "sequences")),
+        *((name, ctypes.c_void_p) for name in ("cosines", "sines", "logits")),
+        ("most_rank", ctypes.c_int64),
+    )
+
+
+class Fused:
+    """Implements `Forward`. Made by `fused`, which proves first that it computes what the model computes."""
+
+    path = "fused"
+    packs = True
+    crops = True
+    why = ""
+
+    def __init__(self, model: Any, other: Packed) -> None:
+        """`other` makes the passes that this cannot make, with the same memories. Unknown, NoKernel."""
+        self._structure = Structure(model)
+        self._decoder = self._structure.decoder
+        self._other = other
+        self._angles = Angles(self._structure.rotary)
+        self._call = kernel().bainmarie_forward
+        made = self._decoder
+        self._empty = torch.empty(made.count, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype)
+        self.weights: Callable[[str], Weights | None] = lambda adapter: None
+        """The layers that an adapter changes and how; None where it is none of the plain kind."""
+        self._changes: dict[str, tuple[Weights, Changes | None]] = {}
+
+    def of_whole(self, model: Any) -> Fused | Packed:
+        """The same for the whole of a model whose first layers were tried; or, where a later one is another, the way
+        that this stands on."""
+        try:
+            return Fused(model, self._other)
+        except Unknown as error:
+            self._other.why = f"not fused: {error}"
+            return self._other
+
+    def memory(self) -> OneBlock:
+        return OneBlock(self._empty)
+
+    def run(self, parts: list[Part]) -> list[Computed]:
+        changes = [self._changed(part.adapter) for part in parts]
+        if any(part.adapter is not None and change is None for part, change in zip(parts, changes)):
+            return self._other.run(parts)
+        try:
+            return list(self._pass(parts, changes))
+        except Exception as error:  # noqa: BLE001 - handed to the sequences; no memory has moved on
+            return [error] * len(parts)
+
+    def free(self) -> None:
+        self._other.free()
+
+    def _changed(self, adapter: Adapter) -> Changes | None:
+        """What an adapter does; None for no adapter, and for one that only the model's own code can apply."""
+        weights = None if adapter is None else self.weights(adapter)
+        if adapter is None or weights is None:
+            return None
+        known = self._changes.get(adapter)
+        if known is None or known[0] is not weights:
+            try:
+                made = Changes(self._structure, weights)
+            except Unknown:
+                made = None
+            known = self._changes[adapter] = (weights, made)
+        return known[1]
+
+    def _pass(self, parts: list[Part], changes: list[Changes | None]) -> list[torch.Tensor]:
+        tokens, positions, owners, places = array("i"), array("i"), array("i"), array("i")
+        sequences = (_Sequence * len(parts))()
+        for number, (part, change) in enumerate(zip(parts, changes)):
+            memory, count = part.memory, len(part.tokens)
+            memory.reserve(memory.length + count)
+            sequences[number] = _Sequence(memory.block.data_ptr(), memory.block.shape[3], change and change.address)
+            tokens.extend(part.tokens)
+            positions.extend(range(memory.length, memory.length + count))
+            owners.extend([number] * count)
+            places.extend(range(len(tokens) - part.wanted, len(tokens)))
+        if not 0 <= min(tokens) <= max(tokens) < self._structure.vocabulary:
+            raise IndexError(f"token {max(tokens)} is not in the vocabulary of {self._structure.vocabulary}")
+        self._angles.reach(max(positions) + 1)
+        logits = torch.empty(len(places), self._structure.vocabulary)
+        asked = _Pass(
+            rows=len(tokens),
+            wanted=len(places),
+            threads=torch.get_num_threads(),
+            tokens=tokens.buffer_info()[0],
+            positions=positions.buffer_info()[0],
+            owners=owners.buffer_info()[0],
+            places=places.buffer_info()[0],
+            sequences=ctypes.addressof(sequences),
+            cosines=self._angles.cosines.data_ptr(),
+            sines=self._angles.sines.data_ptr(),
+            logits=logits.data_ptr(),
+            most_rank=max(change.rank if change else 0 for change in changes),
+        )
+        if self._call(ctypes.addressof(self._decoder), ctypes.addressof(asked)):
+            raise MemoryError(f"no memory for a pass of {len(tokens)} rows")
+        for part in parts:
+            part.memory.length += len(part.tokens)
+        return list(logits.split([part.wanted for part in parts]))
+
+
+def fused(model: Any, other: Packed, reference: probe.Reference) -> Fused | str:
+    """The fast way, or why this model cannot go it. `reference` is what the model itself computed."""
+    try:
+        forward = Fused(model, other)
+    except (Unknown, NoKernel) as error:
+        return str(error)
+    fault = probe.fault(forward, reference, model.dtype)
+    return f"compiled code: {fault}" if fault else forward

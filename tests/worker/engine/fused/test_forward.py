@@ -1,0 +1,110 @@
+"""Compiled code beside the model's own: in every dtype, for every kind of processor, in any company."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.worker.engine.architectures import ARCHITECTURES, make
+from tests.worker.engine.driving import CPU, way
+
+from bainmarie_worker.engine.memory import Part
+from bainmarie_worker.engine.ways import best_way
+from bainmarie_worker.packed_linear import pack
+
+FUSED = [known for known in ARCHITECTURES if known.path == "fused"]
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 0.06}
+"""torch rounds to bf16 what it hands from layer to layer, and its int8 kernel the sums; compiled code does neither."""
+
+
+def prompts(seed=1, count=7):
+    chance = random.Random(seed)
+    return [[chance.randrange(3, 128) for _ in range(chance.choice([1, 2, 5, 30, 150]))] for _ in range(count)]
+
+
+def distance(left, right):
+    return float((left.float() - right.float()).norm() / right.float().norm())
+
+
+def passes(forward, all_prompts):
+    """Logits of each prompt's last three tokens: the first part of all in one pass, the rest in another."""
+    memories = [forward.memory() for _ in all_prompts]
+    with torch.inference_mode():
+        cut = [len(ids) // 2 for ids in all_prompts]
+        split = list(zip(memories, all_prompts, cut, strict=True))
+        firsts = [Part(memory, ids[:at], 0) for memory, ids, at in split if at]
+        for result in [*forward.run(firsts)] if firsts else []:
+            assert not isinstance(result, Exception), result
+        rest = [Part(m, ids[at:], min(3, len(ids) - at)) for m, ids, at in split]
+        results = forward.run(rest)
+    for result in results:
+        assert not isinstance(result, Exception), result
+    return results
+
+
+@pytest.mark.parametrize("known", FUSED, ids=lambda known: known.title)
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, 8)])
+def test_it_computes_what_the_model_computes(known, dtype, bits):
+    models = [make(known).to(dtype) for _ in range(2)]
+    for model in models if bits else []:
+        pack(model, bits)
+    plain, fast = best_way(models[0], CPU, "packed"), way(models[1])
+    assert (plain.path, fast.path) == ("packed", "fused"), fast.why
+    for wanted, got in zip(passes(plain, prompts()), passes(fast, prompts()), strict=True):
+        assert got.shape == wanted.shape
+        assert distance(got, wanted) < NEAR[dtype]
+
+
+@pytest.mark.parametrize("known", FUSED, ids=lambda known: known.title)
+def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known):
+    forward = way(make(known).to(torch.bfloat16))
+    together = passes(forward, prompts())
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with_more = passes(forward, prompts())
+    finally:
+        torch.set_num_threads(before)
+    alone = [passes(forward, [ids])[0] for ids in prompts()]
+    for first, second, third in zip(together, with_more, alone, strict=True):
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+
+
+def test_its_memories_are_the_models_own_too():
+    plain, fast = best_way(make(FUSED[0]), CPU, "packed"), way(make(FUSED[0]))
+    ids = prompts()[0] * 20
+    memory, other = fast.memory(), plain.memory()
+    with torch.inference_mode():
+        fast.run([Part(memory, ids[:-1], 0)])
+        (mixed,) = plain.run([Part(memory, ids[-1:], 1)])
+        (wanted,) = plain.run([Part(other, ids, 1)])
+    assert distance(mixed, wanted) < 1e-5
+
+
+def test_a_token_beyond_the_vocabulary_is_an_error_of_its_pass():
+    forward = way(make(FUSED[0]))
+    memory = forward.memory()
+    (result,) = forward.run([Part(memory, [5, 128], 1)])
+    assert isinstance(result, IndexError)
+    assert memory.length == 0
+
+
+OTHER_PROCESSORS = ["x86-64-v3", "x86-64-v2", "x86-64"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for kinds of x86 processors")
+@pytest.mark.parametrize("kind", OTHER_PROCESSORS)
+def test_processors_with_narrower_vectors(kind, tmp_path):
+    """The same tests with code for them."""
+    environ = {**os.environ, "CC": f"cc -march={kind} -mtune=generic", "BAIN_KERNELS": str(tmp_path)}
+    only = "test_it_computes_what_the_model_computes or to_the_bit"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, __file__]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert os.listdir(tmp_path)
