@@ -46,7 +46,8 @@ def main() -> None:
         "architectures": _architectures(),
         "problems": problems,
     }
-    print("\n" + json.dumps(answer))  # noqa: T201
+    print("\n" + json.dumps(answer), flush=True)  # noqa: T201
+    os._exit(0)  # taking thousands of modules apart would cost another second
 
 
 def _import(name: str) -> list[dict[str, str]]:
