@@ -33,7 +33,7 @@ def sync(models: tuple[str, ...]) -> None:
     from bainmarie.cli.place import configuration, home
     from bainmarie.cli.stages import StageClock
     from bainmarie.cli.wishes import wishes
-    from bainmarie.environments.fit import check_fit
+    from bainmarie.environments.fit import check_adapter_fit, check_fit
     from bainmarie.environments.store import EnvironmentStore
     from bainmarie.environments.wish import counted
     from bainmarie.progress import Progress
@@ -56,7 +56,10 @@ def sync(models: tuple[str, ...]) -> None:
 
     for name, spec in wishes(catalog, models):
         environment = asyncio.run(build(name, spec))
-        check_fit(counted(catalog.sharing(catalog.get(name))), environment)
+        models = counted(catalog.sharing(catalog.get(name)))
+        check_fit(models, environment)
+        for adapter in models[1:]:
+            check_adapter_fit(adapter, environment)
         click.echo(f"{name}: {environment.path or environment.python}")
 
 
