@@ -56,9 +56,9 @@ def sync(models: tuple[str, ...]) -> None:
 
     for name, spec in wishes(catalog, models):
         environment = asyncio.run(build(name, spec))
-        models = counted(catalog.sharing(catalog.get(name)))
-        check_fit(models, environment)
-        for adapter in models[1:]:
+        fit = counted(catalog.sharing(catalog.get(name)))
+        check_fit(fit, environment)
+        for adapter in fit[1:]:
             check_adapter_fit(adapter, environment)
         click.echo(f"{name}: {environment.path or environment.python}")
 
