@@ -59,8 +59,8 @@ def _adapter_misfit(model: ModelSpec, environment: Environment) -> EnvironmentFa
         return None
     release = ".".join(map(str, numbers(saved)[:2]))
     return EnvironmentFailed(
-        f"environment {environment.name!r}: peft {there} is older than the peft {saved} that saved the adapter of model "
-        f"{model.name!r}, and would leave out settings that it does not know",
+        f"environment {environment.name!r}: peft {there} is older than the peft {saved} that saved the adapter of "
+        f"model {model.name!r}, and would leave out settings that it does not know",
         hint=_mend(environment, f"peft>={release}"),
         code="version_too_old",
     )
