@@ -1,4 +1,4 @@
-"""When the imports of one environment tell those of another, and when they are tried anew. Real builds, small wheels."""
+"""When the imports of one environment tell those of another, and when they are tried anew. Builds are real."""
 
 from __future__ import annotations
 
