@@ -212,7 +212,7 @@ async def test_unknown_package_is_named(tmp_path: Path, seen: list[Progress], co
     spec = EnvironmentSpec(name="broken", packages=(missing,))
     with pytest.raises(EnvironmentFailed) as failure:
         await EnvironmentStore(tmp_path, {**os.environ, "COLUMNS": columns}).ensure(spec, seen.append)
-    assert failure.value.code == "package_not_found", failure.value.log_tail
+    assert failure.value.code == "package_not_found", failure.value.message
     assert missing in failure.value.message
     assert "environments: broken: packages:" in failure.value.hint
     assert EnvironmentStore(tmp_path).list() == []

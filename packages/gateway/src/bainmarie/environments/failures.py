@@ -35,13 +35,11 @@ def pytorch_index_unreachable(stderr: str) -> bool:
 
 def uv_failed(step: str, environment: str, stderr: str) -> EnvironmentFailed:
     """The error for a failed uv call. `step` is what was being done ("resolve", "install", ...)."""
-    causes = cause_lines(stderr)
     code, hint = _classify(one_line(_ANSI.sub("", stderr)), environment)
     return EnvironmentFailed(
-        f"environment {environment!r} could not be made ({step}): {one_line(causes)}",
+        f"environment {environment!r} could not be made ({step}): {one_line(cause_lines(stderr))}",
         hint=hint,
         code=code,
-        log_tail=causes,
     )
 
 
