@@ -20,6 +20,7 @@ from bainmarie.environments.file_locks import hold
 from bainmarie.environments.indexes import Indexes, names_torch, without_credentials
 from bainmarie.environments.inspection import Inspection, inspect
 from bainmarie.environments.lock import Lock
+from bainmarie.environments.lock_file import pins
 from bainmarie.environments.needs import IMPORTS
 from bainmarie.environments.precedent import LOCK_FILE, precedent
 from bainmarie.environments.spec import EnvironmentSpec, package_name
@@ -95,7 +96,7 @@ class _Builder:
         await asyncio.to_thread(
             share_bytecode, self._path, [each.path for each in siblings if each.path], self._lock.tag
         )
-        imports = (*WORKER_IMPORTS, *checked_imports(self._spec.packages))
+        imports = (*WORKER_IMPORTS, *checked_imports(self._named()))
         like = None
         if self._bundle is None:  # else nobody has compared its files with the lock's hashes
             like = await asyncio.to_thread(precedent, self._path, imports, siblings)
@@ -118,9 +119,14 @@ class _Builder:
         await asyncio.to_thread(write_marker, environment, spec=_recorded(self._spec), lock=self._lock.text)
         return environment
 
+    def _named(self) -> tuple[str, ...]:
+        """What the spec names; of a spec that is a lock, those of its packages that models are loaded with."""
+        locked = pins(self._lock.text)
+        return self._spec.packages or tuple(name for name in _CHECKED_IMPORTS if name in locked)
+
     def _check_room(self) -> None:
         """EnvironmentFailed (disk_full) where not even the files that are never shared would fit."""
-        needed = _ROOM_WITH_TORCH if names_torch(self._spec.packages) else _ROOM
+        needed = _ROOM_WITH_TORCH if names_torch(self._named()) else _ROOM
         free = shutil.disk_usage(self._path.parent).free
         if free < needed:
             raise EnvironmentFailed(
