@@ -87,6 +87,30 @@ def test_adapter_of_another_base_says_both_shapes(cli: Cli) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_adapter_of_a_newer_peft_fails_alone_and_says_what_mends_it(
+    start_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    adapter = shutil.copytree(demo_model("demo-pirate"), tmp_path / "newer")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "peft_version": "99.1.0"}))
+    packages = "torch==2.13.0, transformers==5.23.0, safetensors>=0.4.3, peft==0.21.2, accelerate==1.15.0"
+    gateway = start_gateway(f"""
+version: 1
+environments:
+  mine: {{packages: [{packages}]}}
+models:
+  base: {{model: {demo_model()}, environment: mine}}
+  newer: {{model: {demo_model()}, adapter: {adapter}, environment: mine}}
+""")
+    body = {"model": "newer", "messages": [{"role": "user", "content": "Hello"}]}
+    failed = gateway.http.post("/v1/chat/completions", json=body)
+    error = failed.json()["error"]
+    assert (failed.status_code, error["code"]) == (503, "version_too_old"), error
+    assert "peft 0.21.2 is older than the peft 99.1.0 that saved the adapter of model 'newer'" in error["message"]
+    assert "peft>=99.1 in `environments: mine: packages:`" in json.dumps(gateway.status("newer")["last_error"])
+    assert gateway.chat("base", "Hello", max_tokens=8)["choices"]
+
+
 def test_training_checkpoint_without_weights_names_where_they_are(cli: Cli) -> None:
     folder = cli.folder / "out"
     folder.mkdir()

@@ -11,9 +11,11 @@ import pytest
 
 @pytest.fixture
 def make_wheel(tmp_path: Path) -> Callable[..., Path]:
-    """Make a wheel of one module; returns the folder that holds it."""
+    """Make a wheel of one module, and of more files by their path in it; returns the folder that holds it."""
 
-    def make(name: str, version: str, source: str = "", requires: str = "", folder: str = "wheels") -> Path:
+    def make(
+        name: str, version: str, source: str = "", requires: str = "", folder: str = "wheels", **more: str
+    ) -> Path:
         target = tmp_path / folder
         target.mkdir(exist_ok=True)
         info = f"{name}-{version}.dist-info"
@@ -23,6 +25,7 @@ def make_wheel(tmp_path: Path) -> Callable[..., Path]:
             f"{name}.py": source or f"__version__ = {version!r}\n",
             f"{info}/METADATA": metadata,
             f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            **{path.format(info=info): text for path, text in more.items()},
         }
         record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
         with zipfile.ZipFile(target / f"{name}-{version}-py3-none-any.whl", "w") as wheel:

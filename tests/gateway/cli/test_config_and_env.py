@@ -53,6 +53,17 @@ def test_env_sync_builds_what_a_model_needs_and_ls_lists_it(home) -> None:
     assert Path(path).name[:12] in home.bain("env", "ls").stdout
 
 
+def test_env_sync_builds_the_others_where_one_cannot_be_built(home, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    broken = {"packages": ["bainmarie-has-no-such-package"]}
+    models = {"odd": {"engine": "fake", "environment": "odd"}, "well": {"engine": "fake"}}
+    file.write_text(json.dumps({"version": 1, "models": models, "environments": {"odd": broken}}))
+    told = home.bain("env", "sync", "odd", "well", "--config", str(file))
+    assert told.returncode == 5, told.stderr
+    assert told.stdout.startswith("well: ")
+    assert told.stderr.count("bainmarie-has-no-such-package was not found") == 1
+
+
 def test_env_ls_of_an_empty_home_says_how_one_comes_to_be(empty_home) -> None:
     told = empty_home.bain("env", "ls")
     assert (told.returncode, told.stdout) == (0, "")

@@ -142,3 +142,11 @@ async def test_a_bundle_of_a_lock_answers_no_other_wish(tmp_path: Path, spec: En
     assert made.digest == there.digest
     assert store.find(nothing) is None
     assert (await store.ensure(locked, lambda progress: None)).digest == made.digest
+
+
+async def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, spec: EnvironmentSpec) -> None:
+    store = EnvironmentStore(tmp_path / "home")
+    lock = await store.lock(spec, lambda progress: None)
+    with pytest.raises(EnvironmentFailed, match="cannot be written: No such file or directory") as failure:
+        pack(spec, lock.exported, tmp_path, tmp_path / "absent" / "x.tar.gz")
+    assert failure.value.code == "bundle_not_written"

@@ -24,6 +24,10 @@ UNREACHABLE = """error: Request failed after 3 retries in 5.2s
         ("error: No solution found\n  cause: Because only six<=1.17.0 is available and ...", "no_version_fits"),
         ("error: No solution found\n  cause: Because a depends on b and c, ... unsatisfiable.", "packages_conflict"),
         (UNREACHABLE, "no_network"),
+        (
+            "error: No solution\n  cause: Because six was not found in the cache\nhint: network was disabled",
+            "no_network",
+        ),
         ("error: Failed to install: x.whl\n  cause: No space left on device (os error 28)", "disk_full"),
         ("error: failed to create directory\n  cause: Read-only file system (os error 30)", "home_not_writable"),
         ("error: Hash mismatch for `six==1.17.0`", "hash_mismatch"),

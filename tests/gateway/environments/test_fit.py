@@ -9,7 +9,8 @@ import pytest
 
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.environment import Environment
-from bainmarie.environments.fit import check_fit
+from bainmarie.environments.fit import check_adapter_fit, check_fit
+from bainmarie.environments.needs import PEFT
 from bainmarie.errors import EnvironmentFailed
 
 from .checkpoints import LLAMA, make_adapter, make_model
@@ -64,13 +65,34 @@ def test_own_code_needs_consent(tmp_path: Path) -> None:
     check_fit([replace(spec, trust_remote_code=True)], OLD)
 
 
-def test_adapters_and_quantization_need_their_packages(tmp_path: Path) -> None:
+def test_quantization_needs_its_package(tmp_path: Path) -> None:
     base = model(tmp_path, "llama")
-    adapter = replace(base, name="a", adapter=str(make_adapter(tmp_path / "a")))
-    error = refused(OLD, base, adapter)
-    assert (error.code, "peft==" in error.hint) == ("package_missing", True)
     assert "bitsandbytes" in refused(OLD, replace(base, quantization="nf4")).message
-    check_fit([base, adapter], replace(OLD, versions={**OLD.versions, "peft": "0.17.0"}))
+
+
+@pytest.mark.parametrize(
+    ("there", "code", "hint"),
+    [
+        (None, "package_missing", f"peft=={PEFT}"),
+        ("0.16.0", "version_too_old", "Write peft>=0.17 in `environments: old: packages:`."),
+    ],
+)
+def test_an_adapter_that_this_peft_cannot_read(tmp_path: Path, there: str | None, code: str, hint: str) -> None:
+    base = model(tmp_path, "llama")
+    adapter = replace(base, name="a", adapter=str(make_adapter(tmp_path / "a", peft_version="0.17.1")))
+    environment = replace(OLD, versions={**OLD.versions, **({"peft": there} if there else {})})
+    with pytest.raises(EnvironmentFailed, match="of model 'a'") as failure:
+        check_adapter_fit(adapter, environment)
+    assert failure.value.code == code
+    assert hint in failure.value.hint
+    check_fit([base, adapter], environment)  # the base is a model of its own, and works
+    assert refused(environment, replace(adapter, adapter=None), adapter).code == code, "nothing else is left"
+
+
+@pytest.mark.parametrize("there", ["0.17.0", "0.17.1", "0.18.0", "1.0"])
+def test_an_adapter_of_an_older_peft_or_of_a_patch_passes(tmp_path: Path, there: str) -> None:
+    adapter = replace(model(tmp_path, "llama"), adapter=str(make_adapter(tmp_path / "a", peft_version="0.17.1.dev0")))
+    check_adapter_fit(adapter, replace(OLD, versions={"peft": there}))
 
 
 @pytest.mark.parametrize("spec", [ModelSpec("f", engine="fake"), ModelSpec("m", model="org/absent-from-every-cache")])

@@ -13,6 +13,7 @@ import pytest
 
 from bainmarie.environments import preflight
 from bainmarie.environments.environment import read_marker
+from bainmarie.environments.lock_file import write_lock_file
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore
 from bainmarie.errors import EnvironmentFailed
@@ -98,6 +99,20 @@ async def test_a_module_that_no_row_knows_is_not_guessed(
 ) -> None:
     spec = inferred(make_wheel("peft", "1.0", source="import nobody_knows\n"))
     with pytest.raises(EnvironmentFailed, match="needs nobody_knows"):
+        await EnvironmentStore(tmp_path).ensure(spec, seen.append)
+
+
+async def test_what_a_lock_brings_is_imported_too(
+    tmp_path: Path, seen: list[Progress], make_wheel: Callable[..., Path]
+) -> None:
+    """A spec that is a lock names no packages of its own."""
+    wheels = make_wheel("peft", "1.0", source="raise OSError('libabsent.so')\n")
+    wish = replace(inferred(wheels), name="mine")
+    lock = await EnvironmentStore(tmp_path).lock(wish, seen.append)
+    file = tmp_path / "peft.lock"
+    file.write_text(write_lock_file(lock.exported))
+    spec = EnvironmentSpec(name="kept", lock=str(file), find_links=(str(wheels),))
+    with pytest.raises(EnvironmentFailed, match=r"peft cannot be imported: OSError: libabsent\.so"):
         await EnvironmentStore(tmp_path).ensure(spec, seen.append)
 
 

@@ -205,12 +205,14 @@ async def test_asking_while_an_abandoned_build_ends(
         await leaver
 
 
-async def test_unknown_package_is_named(tmp_path: Path, seen: list[Progress]) -> None:
+@pytest.mark.parametrize("columns", ["20", "78", "80", "250"])
+async def test_unknown_package_is_named(tmp_path: Path, seen: list[Progress], columns: str) -> None:
+    """However wide the user's terminal is: uv breaks its sentences at COLUMNS."""
     missing = "bainmarie-has-no-such-package"
     spec = EnvironmentSpec(name="broken", packages=(missing,))
     with pytest.raises(EnvironmentFailed) as failure:
-        await EnvironmentStore(tmp_path).ensure(spec, seen.append)
-    assert failure.value.code == "package_not_found", failure.value.log_tail
+        await EnvironmentStore(tmp_path, {**os.environ, "COLUMNS": columns}).ensure(spec, seen.append)
+    assert failure.value.code == "package_not_found", failure.value.message
     assert missing in failure.value.message
     assert "environments: broken: packages:" in failure.value.hint
     assert EnvironmentStore(tmp_path).list() == []
@@ -247,6 +249,14 @@ async def test_offline_from_the_cache_says_so(tmp_path: Path, spec: EnvironmentS
     offline = EnvironmentStore(tmp_path / "offline", {**os.environ, "UV_OFFLINE": "1"})
     assert (await offline.ensure(spec, seen.append)).versions["six"] == "1.16.0"
     assert "offline: from uv's cache" in seen[0].detail
+
+
+async def test_offline_without_the_cache_names_what_is_not_there(tmp_path: Path, spec: EnvironmentSpec) -> None:
+    environ = {**os.environ, "UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "cold")}
+    with pytest.raises(EnvironmentFailed) as failure:
+        await EnvironmentStore(tmp_path, environ).ensure(spec, lambda progress: None)
+    assert failure.value.code == "no_network"
+    assert "is not in uv's cache, and UV_OFFLINE forbids to fetch it" in failure.value.hint
 
 
 async def test_python_that_is_not_there(tmp_path: Path, spec: EnvironmentSpec, seen: list[Progress]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bainmarie.cli import env_bundle, env_disk, env_lock
+from bainmarie.cli import env_bundle, env_disk, env_lock, terminal
 from bainmarie.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -26,16 +26,17 @@ def env() -> None:
 def sync(models: tuple[str, ...]) -> None:
     """Build the environments of MODELs now.
 
-    Without MODEL: those of all models.
+    Without MODEL: those of all models. One that cannot be built keeps no other from being built.
     """
     from bainmarie.cli.known_files import remember
     from bainmarie.cli.loading import load_view
     from bainmarie.cli.place import configuration, home
     from bainmarie.cli.stages import StageClock
     from bainmarie.cli.wishes import wishes
-    from bainmarie.environments.fit import check_fit
+    from bainmarie.environments.fit import check_adapter_fit, check_fit
     from bainmarie.environments.store import EnvironmentStore
     from bainmarie.environments.wish import counted
+    from bainmarie.errors import BainError
     from bainmarie.progress import Progress
 
     catalog = configuration().catalog()
@@ -54,10 +55,22 @@ def sync(models: tuple[str, ...]) -> None:
 
             return await store.ensure(spec, report)
 
+    worst = 0
     for name, spec in wishes(catalog, models):
-        environment = asyncio.run(build(name, spec))
-        check_fit(counted(catalog.sharing(catalog.get(name))), environment)
+        try:
+            environment = asyncio.run(build(name, spec))
+            fit = counted(catalog.sharing(catalog.get(name)))
+            check_fit(fit, environment)
+            for adapter in fit[1:]:
+                check_adapter_fit(adapter, environment)
+        except BainError as error:
+            terminal.say(f"{name}: its environment is not ready")
+            terminal.show_error(error)
+            worst = worst or error.exit_code
+            continue
         click.echo(f"{name}: {environment.path or environment.python}")
+    if worst:
+        raise SystemExit(worst)
 
 
 for command in (*env_disk.COMMANDS, *env_lock.COMMANDS, *env_bundle.COMMANDS):

@@ -20,7 +20,9 @@ from bainmarie.environments.file_locks import hold
 from bainmarie.environments.indexes import Indexes, names_torch, without_credentials
 from bainmarie.environments.inspection import Inspection, inspect
 from bainmarie.environments.lock import Lock
+from bainmarie.environments.lock_file import pins
 from bainmarie.environments.needs import IMPORTS
+from bainmarie.environments.precedent import LOCK_FILE, precedent
 from bainmarie.environments.spec import EnvironmentSpec, package_name
 from bainmarie.environments.sync_progress import SyncProgress
 from bainmarie.errors import EnvironmentFailed
@@ -32,7 +34,6 @@ _CHECKED_IMPORTS = ("torch", "transformers", "safetensors", "accelerate", "peft"
 _ROOM = 16 << 20
 _ROOM_WITH_TORCH = 512 << 20
 """Bytes. What is in uv's cache on the same disk takes no room again, so this is no estimate of the whole."""
-_LOCK_FILE = "requirements.lock"
 
 
 async def build(
@@ -92,8 +93,14 @@ class _Builder:
         await self._make()
         await self._install()
         siblings = await asyncio.to_thread(self._siblings)
-        await asyncio.to_thread(share_bytecode, self._path, siblings, self._lock.tag)
-        inspection = await self._preflight()
+        await asyncio.to_thread(
+            share_bytecode, self._path, [each.path for each in siblings if each.path], self._lock.tag
+        )
+        imports = (*WORKER_IMPORTS, *checked_imports(self._named()))
+        like = None
+        if self._bundle is None:  # else nobody has compared its files with the lock's hashes
+            like = await asyncio.to_thread(precedent, self._path, imports, siblings)
+        inspection = await self._preflight(imports, like)
         environment = Environment(
             name=self._spec.name,
             digest=self._lock.digest,
@@ -104,15 +111,22 @@ class _Builder:
             accelerator=inspection.accelerator,
             torch_build=inspection.torch_build,
             architectures=inspection.architectures,
+            imported=() if self._bundle else like.imported if like else imports,
+            sought=inspection.sought,
             reasons=self._spec.reasons,
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         await asyncio.to_thread(write_marker, environment, spec=_recorded(self._spec), lock=self._lock.text)
         return environment
 
+    def _named(self) -> tuple[str, ...]:
+        """What the spec names; of a spec that is a lock, those of its packages that models are loaded with."""
+        locked = pins(self._lock.text)
+        return self._spec.packages or tuple(name for name in _CHECKED_IMPORTS if name in locked)
+
     def _check_room(self) -> None:
         """EnvironmentFailed (disk_full) where not even the files that are never shared would fit."""
-        needed = _ROOM_WITH_TORCH if names_torch(self._spec.packages) else _ROOM
+        needed = _ROOM_WITH_TORCH if names_torch(self._named()) else _ROOM
         free = shutil.disk_usage(self._path.parent).free
         if free < needed:
             raise EnvironmentFailed(
@@ -132,7 +146,7 @@ class _Builder:
             "--no-python-downloads",
             str(self._path),
         )
-        (self._path / _LOCK_FILE).write_text(self._lock.text, encoding="utf-8")
+        (self._path / LOCK_FILE).write_text(self._lock.text, encoding="utf-8")
 
     async def _install(self) -> None:
         if self._bundle is not None:
@@ -141,32 +155,37 @@ class _Builder:
             return
         progress = SyncProgress(self._lock.count, self._report)
         await self._run_uv(
-            *("install", "pip", "sync", str(self._path / _LOCK_FILE), "--require-hashes"),
+            *("install", "pip", "sync", str(self._path / LOCK_FILE), "--require-hashes"),
             *("--python", str(interpreter_in(self._path)), "--color", "never"),
             *self._indexes.arguments,
             *self._indexes.backend_arguments,
             progress=progress,
         )
 
-    def _siblings(self) -> list[Path]:
+    def _siblings(self) -> list[Environment]:
         """Finished environments, the newest first."""
         found = [read_marker(path) for path in self._path.parent.glob("*") if path != self._path]
-        newest = sorted(filter(None, found), key=lambda environment: environment.created, reverse=True)
-        return [environment.path for environment in newest if environment.path]
+        return sorted(filter(None, found), key=lambda environment: environment.created, reverse=True)
 
-    async def _preflight(self) -> Inspection:
-        imports = (*WORKER_IMPORTS, *checked_imports(self._spec.packages))
-        self._report(Progress("preflight", None, f"importing {', '.join(imports)}"))
+    async def _preflight(self, imports: Sequence[str], like: Environment | None) -> Inspection:
+        """With `like`, the imports are only looked up: they were tried there, with the same packages."""
+        what = f"importing {', '.join(imports)}"
+        self._report(Progress("preflight", None, f"{what}: as in {like.digest[:12]}" if like else what))
         inspection = await inspect(
             interpreter_in(self._path),
             name=self._spec.name,
             variables=self._variables,
             cwd=self._path,
             prefix=self._path,
-            imports=imports,
+            imports=() if like else imports,
+            needs=imports if like else (),
             keep_open=self._keep_open,
         )
         raise_problems(inspection.problems, self._spec.name, inspection.versions)
+        if like:
+            inspection = replace(
+                inspection, accelerator=like.accelerator, torch_build=like.torch_build, sought=like.sought
+            )
         self._report(Progress("preflight", 1.0, _summary(inspection, imports)))
         return inspection
 

@@ -44,7 +44,21 @@ class Bundle:
 
 
 def pack(spec: EnvironmentSpec, lock: LockFile, environment: Path, bundle: Path) -> None:
-    """Write the bundle; a file of that name is replaced only when the new one is whole."""
+    """Write the bundle; a file of that name is replaced only when the new one is whole.
+
+    EnvironmentFailed (bundle_not_written) where it cannot be written.
+    """
+    try:
+        _write(spec, lock, environment, bundle)
+    except OSError as error:
+        raise EnvironmentFailed(
+            f"the bundle {bundle} cannot be written: {error.strerror or error}",
+            hint="Name a place with room that you may write to: --output FILE",
+            code="bundle_not_written",
+        ) from error
+
+
+def _write(spec: EnvironmentSpec, lock: LockFile, environment: Path, bundle: Path) -> None:
     head = {
         "format": _FORMAT,
         "name": spec.name,
@@ -97,10 +111,17 @@ def unpack_files(bundle: Bundle, environment: Path) -> None:
 
 def _unreadable(path: Path, error: Exception) -> EnvironmentFailed:
     return EnvironmentFailed(
-        f"{path} is no bundle of an environment: {error}",
+        f"{path} is no bundle of an environment: {_short(error)}",
         hint="Make one with: bain env pack MODEL",
         code="bundle_unreadable",
     )
+
+
+def _short(error: Exception) -> str:
+    """Of an error that lists what was tried, the first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).partition("\n")[0].rstrip(":- ")
 
 
 def _extract(bundle: Bundle, environment: Path) -> None:

@@ -20,6 +20,8 @@ from bainmarie.environments.pseudo_terminal import pseudo_terminal
 
 _TETHER = Path(__file__).with_name("tether.py")
 _KEPT_LINES = 2000
+_WIDE = "10000"
+"""Columns: uv would break its sentences, and names in them, at the width of a terminal."""
 _LINE_END = re.compile(rb"[\r\n]+")
 _FOREIGN = (
     "VIRTUAL_ENV",
@@ -69,10 +71,11 @@ async def run_command(
     lines = _Lines(on_line)
     if terminal and os.name == "posix":
         async with pseudo_terminal() as screen:
-            process = await _start(command, {**variables, "TERM": "xterm"}, cwd, keep_open, screen.slave)
+            there = {name: value for name, value in variables.items() if name != "COLUMNS"}
+            process = await _start(command, {**there, "TERM": "xterm"}, cwd, keep_open, screen.slave)
             screen.child_has_it()
             return await _finish(process, screen.read, lines)
-    process = await _start(command, variables, cwd, keep_open, asyncio.subprocess.PIPE)
+    process = await _start(command, {**variables, "COLUMNS": _WIDE}, cwd, keep_open, asyncio.subprocess.PIPE)
     assert process.stderr is not None
     return await _finish(process, partial(process.stderr.read, 1 << 16), lines)
 

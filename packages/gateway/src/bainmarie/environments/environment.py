@@ -37,6 +37,10 @@ class Environment:
     """What torch was built for: `cpu`, `cuda 13.0`, ...; empty without torch, or where nobody imported it."""
     architectures: tuple[str, ...] = ()
     """Values of model_type that its transformers knows; empty where that is not known."""
+    imported: tuple[str, ...] = ()
+    """What its preflight has imported."""
+    sought: tuple[str, ...] = ()
+    """Top-level modules and distributions that those imports have looked for, found or not."""
     created: str = ""
     """ISO 8601, UTC."""
     reasons: tuple[Reason, ...] = ()
@@ -59,6 +63,8 @@ def write_marker(environment: Environment, *, spec: Mapping[str, object], lock: 
         "accelerator": environment.accelerator,
         "torch_build": environment.torch_build,
         "architectures": environment.architectures,
+        "imported": environment.imported,
+        "sought": environment.sought,
         "created": environment.created,
         "spec": spec,
         "lock": lock,
@@ -80,6 +86,8 @@ def read_marker(path: Path) -> Environment | None:
             accelerator=record["accelerator"],
             torch_build=record.get("torch_build", ""),
             architectures=tuple(record.get("architectures", ())),
+            imported=tuple(record.get("imported", ())),
+            sought=tuple(record.get("sought", ())),
             created=record["created"],
             reasons=_reasons(record["spec"].get("reasons", ())),
         )

@@ -17,6 +17,8 @@ _UNREACHABLE = re.compile(
 _NOT_FOUND = re.compile(
     r"Because ([\w.-]+)(?:\[[^\]]*\])? was not found in the (?:package registry|cache|provided package locations)"
 )
+_OFFLINE = re.compile(r"network was disabled|Network connectivity is disabled")
+_NOT_CACHED = re.compile(r"Because ([\w.=-]+) (?:was not found in the cache|needs to be downloaded)")
 _NO_VERSION = re.compile(
     r"(?:there is no version of|there are no versions of|only .* (?:is|are) available)", re.IGNORECASE
 )
@@ -33,13 +35,11 @@ def pytorch_index_unreachable(stderr: str) -> bool:
 
 def uv_failed(step: str, environment: str, stderr: str) -> EnvironmentFailed:
     """The error for a failed uv call. `step` is what was being done ("resolve", "install", ...)."""
-    causes = cause_lines(stderr)
     code, hint = _classify(one_line(_ANSI.sub("", stderr)), environment)
     return EnvironmentFailed(
-        f"environment {environment!r} could not be made ({step}): {one_line(causes)}",
+        f"environment {environment!r} could not be made ({step}): {one_line(cause_lines(stderr))}",
         hint=hint,
         code=code,
-        log_tail=causes,
     )
 
 
@@ -72,6 +72,13 @@ def _classify(stderr: str, environment: str) -> tuple[str, str]:
     )
     if _DISK_FULL.search(stderr):
         return "disk_full", "The disk is full. Free some space and ask again; nothing half-made is used."
+    if _OFFLINE.search(stderr):
+        named = _NOT_CACHED.search(stderr)
+        what = f"{named[1]} is" if named else "Something is"
+        return "no_network", (
+            f"{what} not in uv's cache, and UV_OFFLINE forbids to fetch it. Unset UV_OFFLINE for one build, or name a "
+            "folder of wheels in `find_links`."
+        )
     if (missing := _NOT_FOUND.search(stderr)) and not _UNREACHABLE.search(stderr):
         return (
             "package_not_found",

@@ -4,45 +4,74 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.families import first_release, last_release
 from bainmarie.environments.model_files import model_directory, read_json
 from bainmarie.environments.needs import BITSANDBYTES, PEFT
+from bainmarie.environments.training_folders import adapter_folder
+from bainmarie.environments.transformers_release import numbers
 from bainmarie.errors import EnvironmentFailed
 
 
 def check_fit(models: Sequence[ModelSpec], environment: Environment) -> None:
     """EnvironmentFailed where the models, the base first, cannot work in it.
 
-    Codes: architecture_unknown, remote_code, package_missing. What cannot be judged from files passes.
+    An adapter that does not fit counts only where nothing of the worker would be left; else it fails alone, by
+    `check_adapter_fit`. Codes: architecture_unknown, remote_code, package_missing, version_too_old. What cannot be
+    judged from files passes.
     """
-    base = models[0]
+    base, adapters = models[0], [model for model in models if model.adapter]
     if base.engine != "transformers" or not environment.versions:
         return
-    _check_packages(models, environment)
+    if base.quantization in ("nf4", "fp4") and "bitsandbytes" not in environment.versions:
+        raise _lacks(environment, "bitsandbytes", BITSANDBYTES, f"`quantization: {base.quantization}`", base)
     directory = model_directory(base.model, os.environ)
     try:
         config = read_json(directory / "config.json") if directory else {}
     except (OSError, ValueError):
         return  # `check_model_files` has said so
     _check_architecture(base, config, environment)
+    misfits = [error for adapter in adapters if (error := _adapter_misfit(adapter, environment))]
+    base_is_a_model = base.name not in [adapter.name for adapter in adapters]
+    if misfits and len(misfits) == len(adapters) and not base_is_a_model:
+        raise misfits[0]
 
 
-def _check_packages(models: Sequence[ModelSpec], environment: Environment) -> None:
-    wanted = []
-    if models[0].quantization in ("nf4", "fp4"):
-        wanted.append(("bitsandbytes", BITSANDBYTES, f"`quantization: {models[0].quantization}`"))
-    if adapters := [model.name for model in models if model.adapter]:
-        wanted.append(("peft", PEFT, f"the adapter of {adapters[0]}"))
-    for package, tested, what in wanted:
-        if package not in environment.versions:
-            raise EnvironmentFailed(
-                f"environment {environment.name!r} has no {package}, which {what} of model {models[0].name!r} needs",
-                hint=_mend(environment, f"{package}=={tested}"),
-                code="package_missing",
-            )
+def check_adapter_fit(model: ModelSpec, environment: Environment) -> None:
+    """EnvironmentFailed (package_missing, version_too_old) where the environment's peft cannot read the adapter."""
+    if environment.versions and (error := _adapter_misfit(model, environment)):
+        raise error
+
+
+def _adapter_misfit(model: ModelSpec, environment: Environment) -> EnvironmentFailed | None:
+    there = environment.versions.get("peft")
+    if there is None:
+        return _lacks(environment, "peft", PEFT, "the adapter", model)
+    try:
+        settings = read_json(adapter_folder(Path(str(model.adapter))) / "adapter_config.json")
+    except (OSError, ValueError):
+        return None  # `check_model_files` says so
+    saved = str(settings.get("peft_version") or "")
+    if numbers(saved)[:2] <= numbers(there)[:2]:  # a patch brings no new kinds of adapters and no new settings
+        return None
+    release = ".".join(map(str, numbers(saved)[:2]))
+    return EnvironmentFailed(
+        f"environment {environment.name!r}: peft {there} is older than the peft {saved} that saved the adapter of "
+        f"model {model.name!r}, and would leave out settings that it does not know",
+        hint=_mend(environment, f"peft>={release}"),
+        code="version_too_old",
+    )
+
+
+def _lacks(environment: Environment, package: str, tested: str, what: str, model: ModelSpec) -> EnvironmentFailed:
+    return EnvironmentFailed(
+        f"environment {environment.name!r} has no {package}, which {what} of model {model.name!r} needs",
+        hint=_mend(environment, f"{package}=={tested}"),
+        code="package_missing",
+    )
 
 
 def _check_architecture(base: ModelSpec, config: Mapping[str, object], environment: Environment) -> None:

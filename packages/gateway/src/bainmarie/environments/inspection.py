@@ -29,6 +29,8 @@ class Inspection:
     torch_build: str
     architectures: tuple[str, ...]
     problems: tuple[Problem, ...]
+    sought: tuple[str, ...] = ()
+    """Top-level modules and distributions that the imports have looked for, found or not."""
 
     @property
     def python_version(self) -> str:
@@ -73,6 +75,7 @@ def _parse(answer: Finished, python: Path, name: str) -> Inspection:
             torch_build=data["torch_build"],
             architectures=tuple(data["architectures"]),
             problems=tuple(Problem(**problem) for problem in data["problems"]),
+            sought=tuple(data["sought"]),
         )
     except (ValueError, LookupError, TypeError):
         last = (answer.stderr.strip().splitlines() or [f"exit code {answer.code}, no output"])[-1]

@@ -69,3 +69,9 @@ def pins(requirements: str) -> dict[str, str]:
     """Version (or address) by package name, lower case with hyphens."""
     found = _PIN.findall(requirements)
     return {re.sub(r"[-_.]+", "-", name).lower(): version or address for name, version, address in found}
+
+
+def entries(requirements: str) -> dict[str, str]:
+    """A requirement's whole text, hashes and all, by package name as in `pins`."""
+    parts = re.split(r"^(?=[A-Za-z0-9])", requirements, flags=re.MULTILINE)
+    return {name: part for part in parts for name in pins(part)}

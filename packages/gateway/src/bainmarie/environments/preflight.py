@@ -5,6 +5,7 @@ argv[1]: {"prefix": directory sys.prefix must be, or "", "imports": [packages to
 stdout, last line: {"prefix", "base_prefix", "executable", "version": [3, 11, 7], "versions": {distribution: version},
           "accelerator": "cpu" | "cuda" | ... | "", "torch_build": "cpu" | "cuda 13.0" | "rocm 6.4" | "",
           "architectures": [model types that this transformers knows],
+          "sought": [top-level modules and distributions that the imports have looked for, found or not],
           "problems": [{"kind", "package", "message"}]}
 kind: `missing` (no such module; package is its name), `broken` (its import fails; message is the last line of the
 error), `identity` (this is not the interpreter that was meant). Exit code 0 also with problems.
@@ -32,9 +33,12 @@ def main() -> None:
         if importlib.util.find_spec(name) is None:
             problems.append(_problem("missing", name, f"there is no package {name}"))
     missing = {problem["package"] for problem in problems}
+    watch = _Watch()
+    sys.meta_path.insert(0, watch)
     for name in question["imports"]:
         if name not in missing:
             problems.extend(_import(name))
+    sys.meta_path.remove(watch)
     answer = {
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
@@ -44,9 +48,27 @@ def main() -> None:
         "accelerator": _accelerator(),
         "torch_build": _torch_build(),
         "architectures": _architectures(),
+        "sought": sorted(watch.names),
         "problems": problems,
     }
-    print("\n" + json.dumps(answer))  # noqa: T201
+    print("\n" + json.dumps(answer), flush=True)  # noqa: T201
+    os._exit(0)  # taking thousands of modules apart would cost another second
+
+
+class _Watch:
+    """A finder that finds nothing and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.names.add(name.partition(".")[0])
+
+    def find_distributions(self, context: object = None) -> tuple[()]:
+        name = getattr(context, "name", None)
+        if name:
+            self.names.add(_normalized(name))
+        return ()
 
 
 def _import(name: str) -> list[dict[str, str]]:
@@ -83,8 +105,12 @@ def _versions() -> dict[str, str]:
     for distribution in distributions():
         name = distribution.metadata["Name"]
         if name:
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+            found.setdefault(_normalized(name), distribution.version)
     return found
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _accelerator() -> str:

@@ -16,6 +16,7 @@ from bainmarie.environments.infer import infer
 from bainmarie.errors import BainError, OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
+from bainmarie.workers.adapter_check import check_adapter
 from bainmarie.workers.adapters import Adapters
 from bainmarie.workers.admission import Admission
 from bainmarie.workers.adoption import take_over
@@ -226,11 +227,14 @@ class Supervisor:
         async def admit() -> None:
             await self._admission.admit(group)
 
+        def check(model: ModelSpec) -> None:
+            check_adapter(model, group.worker.info, self._catalog)
+
         group = Group(
             models,
             lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off, admit),
             self._admission,
-            lambda changed: Adapters(models, check_model_files, changed, limits.adapter, back_off),
+            lambda changed: Adapters(models, check, changed, limits.adapter, back_off),
             announcer,
             limits,
             before,
