@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from bainmarie.catalog import ModelSpec
-from bainmarie.environments.environment import write_synced
 
 _OWN = 600 * 2**20
 """Bytes of an interpreter with torch and transformers, beside the weights."""
@@ -53,7 +53,13 @@ class Footprints:
         if size:
             self._known[key] = Footprint(size, round(load_seconds, 2), measured=True)
             with suppress(OSError):  # what is lost is an estimate's precision
-                write_synced(self._file, json.dumps({k: asdict(v) for k, v in self._known.items()}, indent=1))
+                self._write(json.dumps({k: asdict(v) for k, v in self._known.items()}, indent=1))
+
+    def _write(self, text: str) -> None:
+        """Unlike `write_synced` it waits for no disk: the event loop calls it whenever a worker ends."""
+        draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(self._file)
 
 
 def estimate(model: ModelSpec) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from bainmarie.workers.tree import below
+
 _FRESH = 5.0
 """Seconds for which a measurement is shown again. Reading it walks the page tables of the whole tree."""
 
@@ -51,19 +53,15 @@ def tree_memory(pid: int) -> int:
 
     Shared pages of a mapped weights file are thus counted once over all workers. 0 where the process is gone.
     """
-    try:
-        tree = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return 0
-    return sum(process_memory(process.pid) for process in tree if not _is_init(process, pid))
+    return sum(process_memory(process) for process in below(pid) if not _is_init(process, pid))
 
 
-def _is_init(process: psutil.Process, shim: int) -> bool:
+def _is_init(pid: int, shim: int) -> bool:
     """Whether it is the first of a PID namespace that the shim made: its pages are the shim's, shared by a fork."""
     with suppress(OSError, psutil.Error):
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
         numbers = status.partition("NSpid:")[2].partition("\n")[0].split()
-        return len(numbers) > 1 and numbers[-1] == "1" and process.ppid() == shim
+        return len(numbers) > 1 and numbers[-1] == "1" and psutil.Process(pid).ppid() == shim
     return False
 
 
