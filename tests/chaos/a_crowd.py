@@ -6,8 +6,8 @@ A script of the standard library alone, in a process of its own: what it measure
     stdout                              JSON: {"codes": {code: count}, "refused": [seconds], "hints": [Retry-After],
                                         "health": [seconds], "late": [seconds], "processor": seconds,
                                         "served": [[when it was meant, seconds]]}
-"late" is how long after its time a request was sent: where that is long, the crowd itself had no processor. `when` is of
-the system's monotonic clock.
+"late" is how long after its time a request was sent: where that is long, the crowd itself had no processor. The
+system's monotonic clock says when.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ Configuration = dict[str, Any]
 
 
 @asynccontextmanager
-async def running(folder: Path, configuration: Configuration) -> AsyncIterator[House]:
-    """A gateway; at the end it is told to stop, and must leave nothing."""
+async def running(folder: Path, configuration: Configuration, **variables: str) -> AsyncIterator[House]:
+    """A gateway, with more environment variables; at the end it is told to stop, and must leave nothing."""
     folder.mkdir(exist_ok=True, parents=True)
     home, file = folder / "home", folder / "bain.yaml"
     file.write_text(json.dumps({"version": 1, **configuration}))
@@ -133,7 +133,7 @@ async def running(folder: Path, configuration: Configuration) -> AsyncIterator[H
         process = subprocess.Popen(
             [str(BAIN), "up", "--lifeline", "--port", "0", "--config", str(file)],
             cwd=folder,
-            env=clean_environ(home),
+            env=clean_environ(home) | variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

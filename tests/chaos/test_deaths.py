@@ -91,8 +91,8 @@ async def daemon_of(house: House) -> None:
 
 async def test_a_dead_worker_is_seen_and_no_other_model_suffers(tmp_path: Path, measured: Measured) -> None:
     """The other model's clients come at a fixed rate, from a process of their own. What they wait is told apart by what
-    goes on meanwhile: nothing; a death; the dead model's new start; in its place a stranger that takes as much processor
-    time on the same cores. The windows take turns, so that whatever else the machine does meets all of them."""
+    goes on meanwhile: nothing; a death; the dead model's new start; in its place a stranger that takes as much time of
+    the same processor. The windows take turns, so that whatever else the machine does meets all of them."""
     seconds, window = times(5, 120), 1.0
     seen: list[float] = []
     windows: dict[str, list[float]] = {"calm": [], "death": [], "start": [], "stranger": []}

@@ -24,6 +24,7 @@ from bainmarie.reload import Reload
 from bainmarie.settings import Settings
 from bainmarie.settings.values import bytes_of
 from bainmarie.store.database import Database
+from bainmarie.workers.accelerators import Accelerators
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.forking import ForkingLauncher
 from bainmarie.workers.isolation import isolation, subreaper_alone
@@ -67,6 +68,7 @@ def build_parts(
         back_off=BackOff(first=settings.workers.retry_gap),
         prepare=prepare,
         budget=bytes_of(settings.memory.cpu) if settings.memory.cpu else None,
+        accelerators=Accelerators(settings.memory.gpu),
         succession=Succession(records, settings.workers.survive),
     )
     runs_ = Runs(Database(home / DATABASE), WorkerModels(supervisor), catalog, tool_settings(settings), events.publish)

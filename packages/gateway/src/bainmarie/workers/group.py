@@ -22,6 +22,7 @@ from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.note import LastUse, Note
+from bainmarie.workers.sizes import Sizes, cards_only
 from bainmarie.workers.status import ModelStatus
 from bainmarie.workers.succession import Succession, note_of
 from bainmarie.workers.turns import Turns
@@ -66,8 +67,8 @@ class Group:
         self._succession = succession
         self._adopted = False
         self._guests = False  # requests of the gateway before this one may be in the worker still
-        self.promised: int | None = None
-        """Bytes that its worker may take; None while it has none."""
+        self.promised: Sizes | None = None
+        """What its worker may take; None while it has none."""
         self._admission = admission
         self._before = tuple(before)
         self.worker = make_worker(self._worker_changed)
@@ -225,6 +226,7 @@ class Group:
             queued=usage.queued,
             restarts=worker.restarts,
             memory_bytes=worker.memory.bytes(),
+            accelerator_bytes=cards_only(worker.memory.sizes()),
             loaded_at=iso(worker.loaded_at) if up and worker.loaded_at else "",
             last_used_at=iso(usage.used_at) if usage.used_at else "",
             progress=worker.progress if state is worker.state else None,

@@ -16,6 +16,7 @@ from bainmarie.environments.infer import infer
 from bainmarie.errors import BainError, OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
+from bainmarie.workers.accelerators import Accelerators
 from bainmarie.workers.adapters import Adapters
 from bainmarie.workers.admission import Admission
 from bainmarie.workers.adoption import take_over
@@ -65,9 +66,10 @@ class Supervisor:
         back_off: BackOff = BackOff(),  # noqa: B008 (frozen)
         prepare: Prepare | None = None,
         budget: int | None = None,
+        accelerators: Accelerators | None = None,
         succession: Succession | None = None,
     ) -> None:
-        """`budget`: bytes of memory for all workers together. Without `succession` none outlives its gateway."""
+        """`budget`: bytes of main memory for all workers together. Without `succession` none outlives its gateway."""
         self._catalog = catalog
         self._home = home
         self._launcher = launcher
@@ -77,8 +79,12 @@ class Supervisor:
         self._prepare = prepare or Preparation(catalog, environments, home, environ, check_model_files, infer)
         self._succession = succession
         self._groups: dict[str, Group] = {}
+        self._accelerators = accelerators or Accelerators()
         self._admission = Admission(
-            budget, Footprints(home / "footprints.json"), lambda: (*self._retiring.values(), *self._groups.values())
+            budget,
+            self._accelerators,
+            Footprints(home / "footprints.json", self._accelerators.for_programs),
+            lambda: (*self._retiring.values(), *self._groups.values()),
         )
         self._retiring: dict[asyncio.Task[bool], Group] = {}
         self._loads: set[asyncio.Task[None]] = set()
@@ -228,7 +234,9 @@ class Supervisor:
 
         group = Group(
             models,
-            lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off, admit),
+            lambda changed: Worker(
+                models, self._prepare, self._launcher, changed, limits, back_off, admit, self._accelerators
+            ),
             self._admission,
             lambda changed: Adapters(models, check_model_files, changed, limits.adapter, back_off),
             announcer,

@@ -28,6 +28,7 @@ from bainmarie.catalog import ModelSpec
 from bainmarie.errors import BainError, LoadFailed, OverCapacity
 from bainmarie.progress import Progress, Report
 from bainmarie.workers import oom, readiness
+from bainmarie.workers.accelerators import Accelerators
 from bainmarie.workers.backoff import Attempt, BackOff, next_try
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.failure import Failure
@@ -92,6 +93,7 @@ class Worker:
         limits: Limits,
         back_off: BackOff,
         admit: Callable[[], Awaitable[None]],
+        accelerators: Accelerators | None = None,
     ) -> None:
         """`admit` returns when there is room for the process."""
         self._admit = admit
@@ -106,7 +108,7 @@ class Worker:
         self.pid: int | None = None
         self.restarts = 0
         self.loaded_at: datetime | None = None
-        self.memory = MemoryGauge()
+        self.memory = MemoryGauge(accelerators=accelerators)
         self._prepare = prepare
         self._launcher = launcher
         self._on_change = on_change
@@ -279,13 +281,14 @@ class Worker:
             self._move(State.UNLOADED)
 
     async def _end_process(self) -> None:
-        """On return nothing is left of the process, if there was one."""
+        """On return nothing is left of the process, if there was one, nor of what it held of an accelerator."""
         if self._client is not None:
             await self._client.close(self._lost)
         if self._launching is not None:
             await asyncio.wait({self._launching})
             if self._launching.exception() is None:
                 await self._launcher.stop(self._launching.result(), self._limits.grace)
+                await self.memory.freed()
         self._client = self._launching = None
 
     def _cause(self) -> Failure:
