@@ -51,8 +51,12 @@ def build_parts(
     closing: asyncio.Event | None = None,
     stop: Callable[[], None] = lambda: None,
     prepare: Prepare | None = None,
+    takes_over: bool = False,
 ) -> Parts:
-    """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
+    """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it.
+
+    With `takes_over` another gateway waits to see this one serve, and may have its workers back until then.
+    """
     catalog, events = settings.catalog(), EventBus()
     records = Records(home / RECORDS)
     isolated = isolation if settings.workers.pid_namespace else subreaper_alone
@@ -69,7 +73,7 @@ def build_parts(
         prepare=prepare,
         budget=bytes_of(settings.memory.cpu) if settings.memory.cpu else None,
         accelerators=Accelerators(settings.memory.gpu),
-        succession=Succession(records, settings.workers.survive),
+        succession=Succession(records, settings.workers.survive, takes_over=takes_over),
     )
     runs_ = Runs(Database(home / DATABASE), WorkerModels(supervisor), catalog, tool_settings(settings), events.publish)
 

@@ -162,6 +162,18 @@ class Supervisor:
         for group in self._groups.values():
             group.let_go()
 
+    async def take_back(self) -> None:
+        """The gateway that was to have the workers has died before it served: they are ours, those that live still."""
+        await asyncio.gather(*(group.take_back() for group in self._groups.values()))
+        self._draining = None
+
+    def settle(self) -> None:
+        """The gateway serves: no predecessor can have its workers back any more."""
+        if self._succession is not None and self._succession.takes_over:
+            self._succession.takes_over = False
+            for group in self._groups.values():
+                group.settle()
+
     def predecessor_left(self) -> None:
         """The gateway that handed its workers over has ended, and its last request with it."""
         for group in self._groups.values():

@@ -191,6 +191,12 @@ class Worker:
             self._pulse.cancel()
             self._pulse = None
 
+    def come_back(self) -> None:
+        """Nobody has taken the process over: all is as before `let_go`."""
+        self._closed = False
+        if self.state is State.READY:
+            self._pulse = asyncio.create_task(self._feel_pulse())
+
     @property
     def settled(self) -> bool:
         """It has a ready process or none at all."""
