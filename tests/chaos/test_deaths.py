@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -85,8 +85,16 @@ async def test_what_survives_the_murder_of_both_is_swept_by_the_next_gateway(
 async def daemon_of(house: House) -> None:
     """Waits for the grandchild: a process below the gateway in a session of its own that is neither shim nor server."""
     async with asyncio.timeout(20):
-        while len({os.getsid(p.pid) for p in house.below()}) < 3:
+        while len(sessions(house)) < 3:
             await asyncio.sleep(0.01)
+
+
+def sessions(house: House) -> set[int]:
+    found = set()
+    for process in house.below():
+        with suppress(ProcessLookupError):  # of what detaches itself, one ends meanwhile
+            found.add(os.getsid(process.pid))
+    return found
 
 
 async def test_a_dead_worker_is_seen_and_no_other_model_suffers(tmp_path: Path, measured: Measured) -> None:
