@@ -24,10 +24,12 @@ from bainmarie.workers.launch import LaunchedWorker
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.note import LastUse, Note
 from bainmarie.workers.sizes import Sizes, cards_only
+from bainmarie.workers.states import State
 from bainmarie.workers.status import ModelStatus
 from bainmarie.workers.succession import Succession, note_of
+from bainmarie.workers.tries import iso
 from bainmarie.workers.turns import Turns
-from bainmarie.workers.worker import Process, State, Worker, iso
+from bainmarie.workers.worker import Process, Worker
 
 _log = logging.getLogger(__name__)
 

@@ -6,11 +6,16 @@ other numbers: there no process of the list is one of its own, and only the sums
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+_LIBRARY = "libnvidia-ml.so.1"
+"""Of the driver; the binding loads it by this name too."""
 
 _one = threading.Lock()
 """NVML may be called by many threads, but its start may not."""
@@ -45,6 +50,11 @@ def cards() -> list[Card]:
 
 @cache
 def _started() -> Any:
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(_LIBRARY)
+        except OSError as error:  # the binding alone takes 10 MB of memory
+            raise NoDriver(f"NVIDIA's driver is not there: {error}") from None
     import pynvml  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     try:

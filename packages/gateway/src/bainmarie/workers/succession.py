@@ -10,7 +10,8 @@ from bainmarie.workers.adopted import AdoptionFailed, adopt
 from bainmarie.workers.launch import LaunchedWorker, LocalWorker
 from bainmarie.workers.note import LastUse, Note
 from bainmarie.workers.records import Records, is_the_shim
-from bainmarie.workers.worker import Process, Worker, iso
+from bainmarie.workers.tries import iso
+from bainmarie.workers.worker import Process, Worker
 
 HANDOVER_SECONDS = 60.0
 """How long a shim waits for the gateway that has asked to take over: it is there already."""
