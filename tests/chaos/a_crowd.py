@@ -4,8 +4,10 @@ A script of the standard library alone, in a process of its own: what it measure
 
     a_crowd.py PORT SECONDS RATE BODY   RATE requests a second to /v1/chat/completions with that body
     stdout                              JSON: {"codes": {code: count}, "refused": [seconds], "hints": [Retry-After],
-                                        "health": [seconds], "late": [seconds], "processor": seconds}
-"late" is how long after its time a request was sent: where that is long, the crowd itself had no processor.
+                                        "health": [seconds], "late": [seconds], "processor": seconds,
+                                        "served": [[when it was meant, seconds]]}
+"late" is how long after its time a request was sent: where that is long, the crowd itself had no processor. The
+system's monotonic clock says when.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class Crowd:
         self.hints: list[int] = []
         self.health: list[float] = []
         self.late: list[float] = []
+        self.served: list[tuple[float, float]] = []
 
     async def come(self, seconds: float, rate: float) -> None:
         loop = asyncio.get_running_loop()
@@ -48,6 +51,8 @@ class Crowd:
         self.late.append(now() - meant)
         code, head = await self.exchange(self.request)
         self.codes[code] += 1
+        if code == 200:
+            self.served.append((meant, now() - meant))
         if code == 429:
             self.refused.append(now() - meant)
             self.hints.append(int(head["retry-after"]))
@@ -84,7 +89,7 @@ def main() -> None:
     port, seconds, rate, body = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4].encode()
     crowd = Crowd(port, body)
     asyncio.run(crowd.come(seconds, rate))
-    told = {name: getattr(crowd, name) for name in ("codes", "refused", "hints", "health", "late")}
+    told = {name: getattr(crowd, name) for name in ("codes", "refused", "hints", "health", "late", "served")}
     print(json.dumps({**told, "processor": time.process_time()}))
 
 

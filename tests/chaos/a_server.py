@@ -10,6 +10,7 @@ while it starts:   --load S            seconds until /health says 200; a line of
                    --ignore-term       TERM does nothing
                    --daemon            a grandchild detaches itself (setsid, double fork) and ignores TERM
                    --hold BYTES        so much memory, touched
+                   --gpu CARD:BYTES    so much of an accelerator's memory, as a_driver.c tells of it
                    --flood BYTES       so many bytes of log, as fast as they are taken
 while it serves:   --token-seconds S   between two chunks
                    --die-after N       kills itself after N chunks
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -51,6 +53,7 @@ def main() -> None:
         print("Traceback ...\nRuntimeError: out of luck", file=sys.stderr, flush=True)
         os._exit(given.crash)
     HOARD.append(bytearray(b"x" * given.hold))
+    hold_accelerator(given.gpu)
     left = given.flood
     while left > 0:
         left -= os.write(1, b"%015d\n" % left * 4096)
@@ -73,6 +76,7 @@ def parse() -> argparse.Namespace:
         ("port", int, 0),
         ("socket", str, ""),
         ("log", str, ""),
+        ("gpu", str, ""),
         ("load", float, 0.0),
         ("crash", int, None),
         ("flood", int, 0),
@@ -92,6 +96,15 @@ def note(given: argparse.Namespace, text: str) -> None:
         file = os.open(given.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.write(file, text.encode() + b"\n")
         os.close(file)
+
+
+def hold_accelerator(wish: str) -> None:
+    """Until this process ends: the lock goes with it."""
+    card, _, size = wish.partition(":")
+    if card:
+        file = os.open(f"{os.environ['A_DRIVER']}/{card}-{os.urandom(8).hex()}.held", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        os.write(file, size.encode())
 
 
 def detach() -> None:

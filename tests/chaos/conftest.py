@@ -26,6 +26,7 @@ from tests.conftest import BAIN, ROOT, clean_environ
 
 LONG = os.environ.get("BAIN_CHAOS") == "long"
 A_SERVER = Path(__file__).with_name("a_server.py")
+A_CROWD = Path(__file__).with_name("a_crowd.py")
 PATIENCE = 20.0
 """Seconds after which something that should have happened fails a test; what is promised is measured."""
 TABLE = ROOT / "docs" / "reliability.md"
@@ -122,8 +123,8 @@ Configuration = dict[str, Any]
 
 
 @asynccontextmanager
-async def running(folder: Path, configuration: Configuration) -> AsyncIterator[House]:
-    """A gateway; at the end it is told to stop, and must leave nothing."""
+async def running(folder: Path, configuration: Configuration, **variables: str) -> AsyncIterator[House]:
+    """A gateway, with more environment variables; at the end it is told to stop, and must leave nothing."""
     folder.mkdir(exist_ok=True, parents=True)
     home, file = folder / "home", folder / "bain.yaml"
     file.write_text(json.dumps({"version": 1, **configuration}))
@@ -132,7 +133,7 @@ async def running(folder: Path, configuration: Configuration) -> AsyncIterator[H
         process = subprocess.Popen(
             [str(BAIN), "up", "--lifeline", "--port", "0", "--config", str(file)],
             cwd=folder,
-            env=clean_environ(home),
+            env=clean_environ(home) | variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -161,6 +162,18 @@ async def running(folder: Path, configuration: Configuration) -> AsyncIterator[H
         process.stdin.close()
         process.stdout.close()
         await nothing_left(before)
+
+
+async def crowded(house: House, seconds: float, rate: float, body: dict[str, Any]) -> dict[str, Any]:
+    """What a_crowd.py tells."""
+    arguments = (str(house.http.base_url.port), str(seconds), str(rate), json.dumps(body))
+    crowd = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", str(A_CROWD), *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await crowd.communicate()
+    assert crowd.returncode == 0
+    found: dict[str, Any] = json.loads(told)
+    return found
 
 
 async def nothing_left(before: set[psutil.Process]) -> float:

@@ -1,9 +1,10 @@
-"""Loads, unloads, requests, cancels, kills, edits and gateway murders in any order: never two processes of a model."""
+"""Loads, requests, kills, stops, edits, gateway murders and the like in any order: never two processes of a model."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from tests.chaos.conftest import PATIENCE, House, Measured, model, running, times
+from tests.conftest import BAIN, clean_environ
 
 NAMES = ("a", "b")
 CODES = {200, 404, 429, 502, 503}
@@ -24,7 +26,7 @@ _steps: list[str] = []
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """One gateway, restarted by murder; two models."""
+    """One gateway, murdered or replaced now and then; two models."""
 
     @initialize()
     def begin(self) -> None:
@@ -37,11 +39,13 @@ class AnyOrder(RuleBasedStateMachine):
 
     def configuration(self) -> dict[str, Any]:
         models = {n: model(f"--log={self.folder / n}", "--load=0.1", f"--grow={g}") for n, g in self.grown.items()}
-        return {"version": 1, "models": models, "workers": {"retry_gap": 0.05, "stop_grace": 1}}
+        limits = {"retry_gap": 0.05, "stop_grace": 1, "silence_limit": 1, "probe_limit": 0.5}
+        return {"version": 1, "models": models, "workers": limits}
 
     def up(self) -> None:
         self.context: AbstractAsyncContextManager[House] = running(self.folder, self.configuration())
         self.house = self.run(self.context.__aenter__())
+        self.gateways = [self.house.process]
 
     def run(self, work: Any) -> Any:
         return self.runner.run(work)
@@ -80,6 +84,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.check("kill_worker")
 
     @rule(name=st.sampled_from(NAMES))
+    @precondition(lambda self: any(self.servers(name) for name in NAMES))
+    def stop_worker(self, name: str) -> None:
+        """It hangs from now on. Whoever asks it next is told so, and the one after that is served."""
+        for process in self.servers(name):
+            process.suspend()
+        self.check("stop_worker")
+
+    @rule(name=st.sampled_from(NAMES))
     def edit(self, name: str) -> None:
         self.grown[name] += 1
         self.house.configure(json.dumps(self.configuration()))
@@ -88,10 +100,31 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.since_murder > 7)  # a start takes longer than all else
     def murder(self) -> None:
-        self.house.process.kill()
-        self.run(self.context.__aexit__(None, None, None))
+        self.gateways[-1].kill()
+        self.end()
         self.up()
         self.check("murder")
+
+    @rule()
+    @precondition(lambda self: self.since_murder > 7)
+    def replace(self) -> None:
+        """A new gateway goes on with the workers; the old one ends when its connections have."""
+        command = [str(BAIN), "up", "--announce", "--replace", "--config", str(self.folder / "bain.yaml")]
+        with (self.folder / "replace.log").open("a") as log:
+            process = subprocess.Popen(
+                command, env=clean_environ(self.house.home), stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            assert "address" in json.loads(stdout.readline()), (self.folder / "replace.log").read_text()
+        self.gateways.append(process)
+        self.check("replace")
+
+    def end(self) -> None:
+        for process in self.gateways[1:]:
+            process.terminate()
+            process.wait(30)
+        self.run(self.context.__aexit__(None, None, None))
 
     def servers(self, name: str) -> list[psutil.Process]:
         found = []
@@ -104,7 +137,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def check(self, step: str) -> None:
         _steps.append(step)
-        self.since_murder = 0 if step == "murder" else self.since_murder + 1
+        self.since_murder = 0 if step in ("murder", "replace") else self.since_murder + 1
         began = time.monotonic()
         while wrong := self.differs():
             assert time.monotonic() - began < PATIENCE, wrong
@@ -123,7 +156,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "context"):
-            self.run(self.context.__aexit__(None, None, None))
+            self.end()
             self.runner.close()
             self.temporary.cleanup()
 
@@ -132,7 +165,7 @@ def test_any_order(measured: Measured) -> None:
     run_state_machine_as_test(
         AnyOrder,
         settings=settings(
-            max_examples=times(1, 20),
+            max_examples=times(1, 15),
             stateful_step_count=times(15, 40),
             deadline=None,
             database=None,
@@ -140,7 +173,7 @@ def test_any_order(measured: Measured) -> None:
         ),
     )
     measured(
-        "load, unload, request, cancel, kill, edit, gateway murder in any order (hypothesis)",
+        "load, unload, request, cancel, kill, stop, edit, gateway murder, gateway replaced in any order (hypothesis)",
         "at most one live process per model; reported state equals the system's truth within 2 s",
         f"{len(_steps)} steps: never two; the state was true after {_late[0]:.2f} s at most",
     )

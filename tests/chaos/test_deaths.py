@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.chaos.conftest import House, at, model, nothing_left, running, times
+from tests.chaos.conftest import House, at, crowded, model, nothing_left, running, times
 
 from bainmarie.workers.isolation import isolation
 
@@ -83,45 +85,81 @@ async def test_what_survives_the_murder_of_both_is_swept_by_the_next_gateway(
 async def daemon_of(house: House) -> None:
     """Waits for the grandchild: a process below the gateway in a session of its own that is neither shim nor server."""
     async with asyncio.timeout(20):
-        while len({os.getsid(p.pid) for p in house.below()}) < 3:
+        while len(sessions(house)) < 3:
             await asyncio.sleep(0.01)
 
 
+def sessions(house: House) -> set[int]:
+    found = set()
+    for process in house.below():
+        with suppress(ProcessLookupError):  # of what detaches itself, one ends meanwhile
+            found.add(os.getsid(process.pid))
+    return found
+
+
 async def test_a_dead_worker_is_seen_and_no_other_model_suffers(tmp_path: Path, measured: Measured) -> None:
-    seconds = times(2, 30)
-    calm: list[float] = []
-    storm: list[float] = []
+    """The other model's clients come at a fixed rate, from a process of their own. What they wait is told apart by what
+    goes on meanwhile: nothing; a death; the dead model's new start; in its place a stranger that takes as much time of
+    the same processor. The windows take turns, so that whatever else the machine does meets all of them."""
+    seconds, window = times(5, 120), 1.0
     seen: list[float] = []
+    windows: dict[str, list[float]] = {"calm": [], "death": [], "start": [], "stranger": []}
     models = {"steady": model("--token-seconds=0.005"), "dies": model()}
     async with running(tmp_path, {"models": models, "workers": {"retry_gap": 0}}) as house:
         await house.load("steady")
-
-        async def ask(into: list[float], until: float) -> None:
-            while time.monotonic() < until:
+        victim = await house.load("dies")
+        body = {"model": "steady", "messages": [], "n": 4}
+        crowd = asyncio.create_task(crowded(house, seconds, 40, body))
+        await asyncio.sleep(1)
+        while not crowd.done():
+            cost = processor_seconds(victim["pid"])
+            async with opened(windows["calm"], window):
+                await house.status("dies")
+            async with opened(windows["death"], window):
                 began = time.monotonic()
-                answer = await house.ask("steady", n=4)
-                assert answer.status_code == 200, answer.text
-                into.append(time.monotonic() - began)
-
-        await asyncio.gather(*(ask(calm, time.monotonic() + seconds) for _ in range(4)))
-        steady = [asyncio.create_task(ask(storm, time.monotonic() + seconds)) for _ in range(4)]
-        while not all(task.done() for task in steady):
-            pid = (await house.load("dies"))["pid"]
-            began = time.monotonic()
-            os.kill(pid, signal.SIGKILL)
-            status = await house.until("dies", "failed")
-            seen.append(time.monotonic() - began)
+                os.kill(victim["pid"], signal.SIGKILL)
+                status = await house.until("dies", "failed")
+                seen.append(time.monotonic() - began)
             assert status["last_error"]["code"] in ("worker_died", "out_of_memory")
             assert "SIGKILL" in status["last_error"]["message"]
             assert status["last_error"]["hint"]
-        await asyncio.gather(*steady)
+            async with opened(windows["start"], window):
+                victim = await house.load("dies")
+            async with opened(windows["stranger"], window):
+                await (await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", "-c", BURN, str(cost))).wait()
+        told = await crowd
+    assert set(told["codes"]) == {"200"}
+    waited = {
+        name: [took for meant, took in told["served"] if any(began <= meant < began + window for began in beginnings)]
+        for name, beginnings in windows.items()
+    }
+    p95 = {name: 1000 * at(values, 0.95) for name, values in waited.items()}
     measured(
         "SIGKILL of a worker under load on another model",
         "state seen in 0.5 s; the other model: 0 errors, p95 within 10 %",
         f"{len(seen)} killed: seen after {at(seen, 0.5):.2f} s (median), {max(seen):.2f} s at most; the other model: 0 "
-        f"errors in {len(storm)} requests, p95 {1000 * at(calm, 0.95):.0f} -> {1000 * at(storm, 0.95):.0f} ms "
-        "(each start of the victim takes processor time on the same two cores)",
+        f"errors in {len(told['served'])} requests at a fixed rate, p95 in the {window:g} s before a death "
+        f"{p95['calm']:.1f} ms, after it {p95['death']:.1f} ms; while the dead one starts anew {p95['start']:.1f} ms, "
+        f"while a stranger takes as much processor time instead ({cost:.2f} s) {p95['stranger']:.1f} ms",
     )
+
+
+BURN = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass"
+
+
+def processor_seconds(server: int) -> float:
+    """What a model's processes have used since its start: of the server and its shim."""
+    process = psutil.Process(server)
+    return sum(sum(p.cpu_times()[:2]) for p in (process, *process.parents()[:1]))
+
+
+@asynccontextmanager
+async def opened(beginnings: list[float], seconds: float) -> AsyncIterator[None]:
+    """A window of time in which something goes on."""
+    began = time.monotonic()
+    beginnings.append(began)
+    yield
+    await asyncio.sleep(max(0, began + seconds - time.monotonic()))
 
 
 @pytest.mark.parametrize("fault", ["--ignore-term", "--daemon"])

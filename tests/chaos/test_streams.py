@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from tests.chaos.conftest import House, at, model, running, times
+from tests.chaos.conftest import House, at, crowded, model, running, times
 
 Measured = Callable[[str, str, str], None]
-A_CROWD = Path(__file__).with_name("a_crowd.py")
 
 
 async def stream(house: House, name: str, **body: Any) -> tuple[str, float]:
@@ -123,18 +120,6 @@ async def test_overload_is_refused_at_once_and_the_gateway_stays_quick(tmp_path:
         f"{1000 * at(health, 0.99):.1f} ms, {1000 * max(health):.0f} ms at most; {rate} requests/s at a fixed rate, "
         f"from a process of their own on the same cores, {1000 * at(told['late'], 0.99):.1f} ms late themselves (p99)",
     )
-
-
-async def crowded(house: House, seconds: int, rate: int, body: dict[str, Any]) -> dict[str, Any]:
-    """What a_crowd.py tells."""
-    arguments = (str(house.http.base_url.port), str(seconds), str(rate), json.dumps(body))
-    crowd = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", str(A_CROWD), *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    told, _ = await crowd.communicate()
-    assert crowd.returncode == 0
-    found: dict[str, Any] = json.loads(told)
-    return found
 
 
 async def test_a_stopping_gateway_answers_and_lets_requests_end(tmp_path: Path) -> None:

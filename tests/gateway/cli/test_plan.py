@@ -17,7 +17,12 @@ GB = 10**9
 
 def told(**changes: Any) -> dict[str, Any]:
     first = {"model": "m", "state": "unloaded", "memory_bytes": 2 * GB, "measured": False, "load_seconds": 0.0}
-    return {**first, "budget_bytes": 8 * GB, "fits": True, "evict": [], "stays": [], **changes}
+    cards = {"accelerator_bytes": {}, "accelerator_budget_bytes": {}}
+    return {**first, **cards, "budget_bytes": 8 * GB, "fits": True, "evict": [], "stays": [], **changes}
+
+
+def holder(*names: str, size: int, **cards: int) -> dict[str, Any]:
+    return {"names": list(names), "bytes": size, "accelerator_bytes": cards}
 
 
 @pytest.mark.parametrize(
@@ -26,19 +31,30 @@ def told(**changes: Any) -> dict[str, Any]:
         ({}, ["memory: 2.0 GB, estimated", "would be evicted: nobody"]),
         ({"memory_bytes": 0}, ["memory: not known before its first load", "would be evicted: nobody"]),
         (
-            {"measured": True, "load_seconds": 3.21, "evict": [{"names": ["a", "b"], "bytes": 3 * GB}]},
+            {"measured": True, "load_seconds": 3.21, "evict": [holder("a", "b", size=3 * GB)]},
             [
                 "memory: 2.0 GB, measured at an earlier load; loading took 3.2 s then",
                 "would be evicted: a (3.0 GB)",
             ],
         ),
         (
-            {"fits": False, "stays": [{"names": ["a"], "bytes": 7 * GB}]},
+            {"fits": False, "stays": [holder("a", size=7 * GB)]},
             ["memory: 2.0 GB, estimated", "it does not fit into 8.0 GB; held and in use by: a (7.0 GB)"],
         ),
         (
             {"budget_bytes": None},
-            ["memory: 2.0 GB, estimated", "there is no budget (memory.cpu): nothing would be evicted"],
+            ["memory: 2.0 GB, estimated", "there is no budget (memory.cpu, memory.gpu): nothing would be evicted"],
+        ),
+        (
+            {
+                "accelerator_bytes": {"gpu0": 6 * GB},
+                "accelerator_budget_bytes": {"gpu0": 9 * GB, "gpu1": 9 * GB},
+                "evict": [holder("a", size=GB, gpu0=5 * GB)],
+            },
+            [
+                "memory: 2.0 GB + 6.0 GB of gpu0, estimated",
+                "would be evicted: a (1.0 GB + 5.0 GB of gpu0)",
+            ],
         ),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from bainmarie.agent.items import Message, ToolCall, ToolResult
-from bainmarie.errors import ConfigurationError
+from bainmarie.errors import ConfigurationError, OverCapacity
 from bainmarie.store.database import Database
 from bainmarie.store.migrations import STEPS
 from bainmarie.store.runs import RunRecord, RunStore
@@ -149,3 +149,16 @@ async def test_the_time_of_a_save_is_told(store, capsys):
     assert len(await store.items("run")) == 201
     with capsys.disabled():
         print(f"\none save: median {statistics.median(seconds) * 1000:.2f} ms, most {max(seconds) * 1000:.2f} ms")
+
+
+async def test_a_released_file_is_free_for_another_and_can_be_taken_back(tmp_path: Path) -> None:
+    first, second = Database(tmp_path / "bain.db"), Database(tmp_path / "bain.db")
+    await first.call(lambda c: c.exec_driver_sql("SELECT 1").scalar())
+    await first.release()
+    with pytest.raises(OverCapacity, match="another gateway"):
+        await first.call(lambda c: None)
+    assert await second.call(lambda c: c.exec_driver_sql("SELECT 2").scalar()) == 2
+    await second.close()
+    first.take_back()
+    assert await first.call(lambda c: c.exec_driver_sql("SELECT 3").scalar()) == 3
+    await first.close()

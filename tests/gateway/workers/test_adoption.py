@@ -105,6 +105,53 @@ async def test_a_ready_worker_goes_over_as_it_is(make: Make, model: Callable[...
     assert list(new.records.all()) == []
 
 
+@pytest.mark.parametrize("forked", [False, True], ids=["fresh", "forked"])
+@pytest.mark.parametrize("end", ["unloaded", "killed"])
+async def test_what_nobody_took_is_taken_back(
+    make: Make, model: Callable[..., ModelSpec], forked: bool, end: str
+) -> None:
+    old = make([model("m"), model("n", x=1)], forked=forked)
+    await old.supervisor.load("m")
+    before = old.supervisor.status_of("m")
+    tree = psutil.Process(before.pid)
+    async with old.supervisor.lease("m"):  # a request goes on meanwhile
+        old.supervisor.hand_over()
+        await old.supervisor.take_back()
+    after = old.supervisor.status_of("m")
+    assert (after.state, after.pid, after.loaded_at, after.info) == ("ready", before.pid, before.loaded_at, before.info)
+    assert [record.note for record in old.records.all()] == [None]  # it ends with its gateway, as before
+    async with old.supervisor.lease("m") as lease, lease.client.request("POST", paths.CHAT, b"{}") as answer:
+        assert answer.status == 200
+        await answer.read()
+    await old.supervisor.load("n")
+    await old.supervisor.unload("n")
+    if end == "unloaded":
+        await old.supervisor.unload("m")
+        assert not tree.is_running()
+    else:
+        tree.kill()
+        async with asyncio.timeout(20):
+            while (found := old.supervisor.status_of("m")).state != "failed":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert found.last_error
+        assert "SIGKILL" in found.last_error.message
+    await old.close()
+    assert list(old.records.all()) == []
+
+
+async def test_what_died_meanwhile_is_started_anew(make: Make, model: Callable[..., ModelSpec]) -> None:
+    old = make([model("m")])
+    await old.supervisor.load("m")
+    before = old.supervisor.status_of("m").pid
+    old.supervisor.hand_over()
+    (record,) = old.records.all()
+    psutil.Process(record.pid).kill()
+    await old.supervisor.take_back()
+    assert old.supervisor.status_of("m").state == "unloaded"
+    async with old.supervisor.lease("m"):
+        assert old.supervisor.status_of("m").pid != before
+
+
 async def test_a_released_worker_starts_nothing_more(make: Make, model: Callable[..., ModelSpec]) -> None:
     old = make([model("m"), model("n", x=1)])
     await old.supervisor.load("m")

@@ -24,6 +24,7 @@ from bainmarie.reload import Reload
 from bainmarie.settings import Settings
 from bainmarie.settings.values import bytes_of
 from bainmarie.store.database import Database
+from bainmarie.workers.accelerators import Accelerators
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.forking import ForkingLauncher
 from bainmarie.workers.isolation import isolation, subreaper_alone
@@ -50,8 +51,12 @@ def build_parts(
     closing: asyncio.Event | None = None,
     stop: Callable[[], None] = lambda: None,
     prepare: Prepare | None = None,
+    takes_over: bool = False,
 ) -> Parts:
-    """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it."""
+    """Everything the routes need, for one home. Nothing is started yet. `prepare` as the supervisor has it.
+
+    With `takes_over` another gateway waits to see this one serve, and may have its workers back until then.
+    """
     catalog, events = settings.catalog(), EventBus()
     records = Records(home / RECORDS)
     isolated = isolation if settings.workers.pid_namespace else subreaper_alone
@@ -67,7 +72,8 @@ def build_parts(
         back_off=BackOff(first=settings.workers.retry_gap),
         prepare=prepare,
         budget=bytes_of(settings.memory.cpu) if settings.memory.cpu else None,
-        succession=Succession(records, settings.workers.survive),
+        accelerators=Accelerators(settings.memory.gpu),
+        succession=Succession(records, settings.workers.survive, takes_over=takes_over),
     )
     runs_ = Runs(Database(home / DATABASE), WorkerModels(supervisor), catalog, tool_settings(settings), events.publish)
 

@@ -37,7 +37,7 @@ class Forward:
             await while_connected(receive, self._pass_on(scope, body, send))
         except ClientLeft:
             return
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError) as error:  # before its answer began
             refusal = GatewayUnreachable(f"the gateway that has taken over does not answer: {error}")
             await answer(refusal)(scope, receive, send)
 

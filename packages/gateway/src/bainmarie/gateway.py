@@ -2,7 +2,7 @@
 
     lock on BAIN_HOME -> bind -> serve -> gateway.json
     -> signal -> no new requests, running ones end -> workers end
-    -> another gateway asks to take over -> it gets lock, socket and workers -> running requests end
+    -> another gateway asks to take over -> it gets lock, socket and workers, and serves -> running requests end
 
 First signal (TERM or INT), `POST /api/shutdown`, or the lifeline's end: stop in order. Second signal: requests are cut.
 Third: exit at once. Workers end in every case, with SIGKILL too: they watch the gateway. Only where the configuration
@@ -34,6 +34,7 @@ from bainmarie.forward import Forward
 from bainmarie.handover import Offer, Place, ask
 from bainmarie.home_lock import only_one
 from bainmarie.listening import bind, reachable
+from bainmarie.seat import Seat
 from bainmarie.server import DRAIN_SECONDS, Server
 from bainmarie.settings import Settings
 
@@ -94,7 +95,14 @@ def _serve(
 ) -> bool:
     server: Server
     stopping = asyncio.Event()
-    parts = build_parts(settings, home, info, closing=stopping, stop=lambda: server.stop())  # noqa: PLW0108 - made below
+    parts = build_parts(
+        settings,
+        home,
+        info,
+        closing=stopping,
+        stop=lambda: server.stop(),  # noqa: PLW0108 - made below
+        takes_over=place.predecessor is not None,
+    )
     app = build_app(parts)
     front = Forward(app)
     config = uvicorn.Config(
@@ -111,21 +119,14 @@ def _serve(
 
     def started() -> None:
         _write(file, info)
+        parts.supervisor.settle()
+        place.serves()
         _log.info("gateway %s serves at %s, home %s", info.version, info.address, home)
         if sys.platform != "win32":
             tasks.add(asyncio.create_task(stand()))
         if place.predecessor is not None:
             tasks.add(asyncio.create_task(_outlive(place, parts)))
         ready(info)
-
-    async def leave() -> tuple[str, socket.socket, int]:
-        listener = place.listener.dup()
-        server.leave()
-        place.listener.close()
-        front.to = info.address
-        parts.supervisor.hand_over()
-        await parts.runs.close()  # only one process may have the database open
-        return place.host, listener, place.lock
 
     async def stand() -> None:
         await offer.stand()
@@ -136,9 +137,14 @@ def _serve(
             task.cancel()
         parts.supervisor.drain()
 
+    async def take_back(listener: socket.socket) -> None:
+        await seat.take_back(listener)
+        _write(file, info)
+
     tasks = set[asyncio.Task[None]]()
-    offer = Offer(home, parts.supervisor.unsettled, lambda: parts.runs.ended(DRAIN_SECONDS), leave)
     server = Server(config, started, stopping, drain)
+    seat = Seat(place, server, front, parts)
+    offer = Offer(home, parts.supervisor.unsettled, lambda: parts.runs.ended(DRAIN_SECONDS), seat.leave, take_back)
     if lifeline is not None:
         threading.Thread(target=_watch, args=(lifeline, server), name="lifeline", daemon=True).start()
     with _stopped_by_signals(server):

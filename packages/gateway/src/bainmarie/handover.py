@@ -2,18 +2,19 @@
 
     the next    connects, says `{"replace": VERSION}`, and waits
     this one    tells the models that it still waits for, `{"waits_for": [...]}`, each time they change;
-                when none is left: `{"host": ...}` with two descriptors, the listening socket and the lock.
-                The connection ends with its process.
+                when none is left: `{"host": ...}` with two descriptors, the listening socket and the lock
+    the next    says `{"serves": true}` once it does
+    this one    ends when its requests have; the connection ends with its process
 
-Until those descriptors are sent nothing has changed: the next may leave, and this one serves on. No connection of a
-client is ever refused: those that nobody has accepted yet wait in the listening socket.
+Until those descriptors are sent nothing has changed: the next may leave, and this one serves on. If the next ends
+before it serves, this one takes everything back. No connection of a client is ever refused: those that nobody has
+accepted yet wait in the listening socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import socket
 import sys
@@ -25,8 +26,6 @@ from pathlib import Path
 from bainmarie import __version__
 from bainmarie.errors import GatewayUnreachable
 from bainmarie.workers.sockets import socket_path
-
-_log = logging.getLogger(__name__)
 
 _NAME = "gateway"
 """Of the socket, among those of the workers."""
@@ -53,6 +52,12 @@ class Place:
         os.close(self.lock)
         if self.predecessor is not None:
             self.predecessor.close()
+
+    def serves(self) -> None:
+        """Tells the former gateway that it may end."""
+        if self.predecessor is not None:
+            with suppress(OSError):  # it is gone already
+                self.predecessor.sendall(_line(serves=True))
 
     async def predecessor_left(self) -> None:
         """Returns when the former gateway has ended."""
@@ -114,30 +119,34 @@ class Offer:
         unsettled: Callable[[], list[str]],
         quiet: Callable[[], Awaitable[None]],
         leave: Callable[[], Awaitable[tuple[str, socket.socket, int]]],
+        take_back: Callable[[socket.socket], Awaitable[None]],
     ) -> None:
         """`leave` makes the gateway stop in favour of another; what it returns is sent: host, listener, lock.
 
-        It is called after `quiet`, which waits for a good moment, when `unsettled` names no model.
+        It is called after `quiet`, which waits for a good moment, when `unsettled` names no model. `take_back` gets the
+        listener again, where the other has ended before it served.
         """
         self._home = home
         self._unsettled = unsettled
         self._quiet = quiet
         self._leave = leave
+        self._take_back = take_back
 
     async def stand(self) -> None:
-        """Returns when the gateway was replaced. On cancel nobody can ask any more."""
+        """Returns when another gateway serves in this one's place. On cancel nobody can ask any more."""
         loop = asyncio.get_running_loop()
-        with _listening(socket_path(self._home, _NAME)) as listener:
-            while True:
-                connection: socket.socket | None
-                connection, _ = await loop.sock_accept(listener)
+        while True:
+            with _listening(socket_path(self._home, _NAME)) as door:  # anew: one that failed may have had it last
+                heir, _ = await loop.sock_accept(door)
+                served = False
                 try:
-                    if await self._replaced_by(connection):
-                        self._heir, connection = connection, None  # its end shall tell that of this process
-                        return
+                    served = await self._replaced_by(heir)
                 finally:
-                    if connection is not None:
-                        connection.close()
+                    if not served:
+                        heir.close()
+                if served:
+                    self._heir = heir  # its end shall tell that of this process
+                    return
 
     async def _replaced_by(self, heir: socket.socket) -> bool:
         heir.setblocking(False)
@@ -152,11 +161,15 @@ class Offer:
         finally:
             left.cancel()
         try:
-            with listener:
-                socket.send_fds(heir, [_line(host=host)], [listener.fileno(), lock])
-        except OSError as error:
-            _log.error("the gateway that wanted to take over is gone, and so is this one: %s", error)
-        return True
+            socket.send_fds(heir, [_line(host=host)], [listener.fileno(), lock])
+            served = await _says_that_it_serves(heir)
+        except OSError:
+            served = False
+        if served:
+            listener.close()
+        else:
+            await self._take_back(listener)
+        return served
 
     async def _settled(self, heir: socket.socket, left: asyncio.Task[None]) -> None:
         """Returns when no model is on its way, or the other gateway has left."""
@@ -174,6 +187,17 @@ async def _left(heir: socket.socket) -> None:
     with suppress(OSError):
         while await asyncio.get_running_loop().sock_recv(heir, 256):
             pass
+
+
+async def _says_that_it_serves(heir: socket.socket) -> bool:
+    """False where it has ended before. While it lives it is waited for: it has the socket that clients come to."""
+    said = b""
+    while b"\n" not in said:
+        data = await asyncio.get_running_loop().sock_recv(heir, 256)
+        if not data:
+            return False
+        said += data
+    return True
 
 
 def _line(**told: object) -> bytes:

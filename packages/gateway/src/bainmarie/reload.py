@@ -59,6 +59,10 @@ class Reload:
                 await self._read(file)
             before = now
 
+    def look_again(self) -> None:
+        """Reads the file once more: a change may have come while nothing could be applied."""
+        self._seen = None
+
     async def _read(self, file: Path) -> None:
         try:
             settings = await asyncio.to_thread(load_settings, file, {})

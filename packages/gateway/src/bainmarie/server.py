@@ -49,6 +49,17 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
 
+    async def come_back(self, listener: socket.socket) -> None:
+        """Nobody has taken over: accept connections again, on that copy of the socket."""
+        config, state = self.config, self.server_state
+
+        def protocol() -> asyncio.Protocol:  # as uvicorn makes it when it starts
+            return config.http_protocol_class(config=config, server_state=state, app_state=self.lifespan.state)  # type: ignore[call-arg]
+
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(protocol, sock=listener, backlog=config.backlog)]
+        self.replaced = False
+
     def stop(self, *, drain: bool = True) -> None:
         """Stop in order. From any thread."""
         if not drain:

@@ -135,12 +135,25 @@ class Runs:
 
     async def close(self) -> None:
         """Interrupts every run, so that it can be resumed later, and closes the database. Nothing starts any more."""
+        await self._interrupt()
+        await self._database.close()
+
+    async def pause(self) -> None:
+        """As `close`, until `go_on`: another gateway is to have the database."""
+        await self._interrupt()
+        await self._database.release()
+
+    def go_on(self) -> None:
+        """The other gateway is gone."""
+        self._database.take_back()
+        self._closing = False
+
+    async def _interrupt(self) -> None:
         self._closing = True
         running = list(self._active.values())
         for run, _ in running:
             run.cancel()
         await asyncio.gather(*(task for _, task in running))
-        await self._database.close()
 
     def _begin(self, run: Run, record: RunRecord, toolset: Toolset) -> Run:
         if self._closing:

@@ -19,8 +19,8 @@ _SIGNS = {"good": "ok  ", "note": "note", "bad": "BAD "}
 def doctor(as_json: bool) -> int:
     """Look for what could keep models from running.
 
-    uv, disk, cache, package indexes, process isolation, accelerator, environments and models; each finding
-    with its remedy. Exit code 5 where something is bad.
+    uv, disk, cache, package indexes, process isolation, accelerator and its memory, environments and models; each
+    finding with its remedy. Exit code 5 where something is bad.
     """
     from dataclasses import asdict
 
@@ -29,8 +29,8 @@ def doctor(as_json: bool) -> int:
     from bainmarie.errors import EnvironmentFailed
 
     async def look() -> list[Finding]:
-        found = []
-        async for finding in examine(configuration().catalog(), home(), os.environ):
+        found, settings = [], configuration()
+        async for finding in examine(settings.catalog(), home(), os.environ, settings.memory.gpu):
             if not as_json:
                 click.echo(f"{_SIGNS[finding.grade]}  {finding.subject}: {finding.text}")
                 if finding.remedy:

@@ -31,18 +31,16 @@ def plan(model: str, as_json: bool) -> None:
 
 def lines(told: dict[str, Any]) -> list[str]:
     """The plan in words."""
-    size, measured = terminal.memory(told["memory_bytes"]), told["measured"]
+    size = terminal.memories(told["memory_bytes"], told["accelerator_bytes"])
     found = [f"{told['model']} is {told['state']}"]
-    if measured:
+    if told["measured"]:
         found.append(f"memory: {size}, measured at an earlier load; loading took {told['load_seconds']:.1f} s then")
     else:
-        found.append(
-            f"memory: {size}, estimated" if told["memory_bytes"] else "memory: not known before its first load"
-        )
-    if told["budget_bytes"] is None:
-        found.append("there is no budget (memory.cpu): nothing would be evicted")
+        found.append(f"memory: {size}, estimated" if size else "memory: not known before its first load")
+    budget = terminal.memories(told["budget_bytes"], told["accelerator_budget_bytes"])
+    if not budget:
+        found.append("there is no budget (memory.cpu, memory.gpu): nothing would be evicted")
     elif not told["fits"]:
-        budget = terminal.memory(told["budget_bytes"])
         found.append(f"it does not fit into {budget}; held and in use by: {_who(told['stays'])}")
     else:
         found.append(f"would be evicted: {_who(told['evict'])}")
@@ -50,7 +48,8 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def _who(holders: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{holder['names'][0]} ({terminal.memory(holder['bytes'])})" for holder in holders) or "nobody"
+    told = (f"{h['names'][0]} ({terminal.memories(h['bytes'], h['accelerator_bytes'])})" for h in holders)
+    return ", ".join(told) or "nobody"
 
 
 COMMANDS = {"plan": plan}

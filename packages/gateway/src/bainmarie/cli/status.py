@@ -66,7 +66,7 @@ def table(models: list[dict[str, Any]], now: datetime) -> Table:
             Text(model["engine"]),
             Text(model["environment"]),
             Text(str(model["pid"] or "")),
-            Text(terminal.memory(model["memory_bytes"] or 0)),
+            Text(terminal.memories(model["memory_bytes"], model.get("accelerator_bytes") or {})),
             Text(_flight(model)),
             Text(ago(model["last_used_at"], now)),
         )

@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from bainmarie.errors import BainError
@@ -78,6 +80,12 @@ def memory(size: int) -> str:
     if size <= 0:
         return ""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def memories(main: int | None, accelerators: Mapping[str, int]) -> str:
+    """`2.0 GB + 5.0 GB of gpu0`; what is nothing is left out."""
+    parts = [memory(main or 0), *(f"{memory(size)} of {place}" for place, size in accelerators.items() if size > 0)]
+    return " + ".join(part for part in parts if part)
 
 
 def shorten(text: str, length: int) -> str:

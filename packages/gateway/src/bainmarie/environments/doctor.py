@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import uv
 
 from bainmarie.catalog import Catalog
@@ -21,7 +22,9 @@ from bainmarie.environments.indexes import Indexes, indexes, without_credentials
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore
 from bainmarie.errors import BainError
+from bainmarie.workers.accelerators import Accelerators
 from bainmarie.workers.isolation import isolation
+from bainmarie.workers.sizes import card
 
 _LOW_DISK = 10 << 30
 """Bytes: about one environment with a CUDA torch, and what uv unpacks on the way."""
@@ -41,8 +44,10 @@ class Finding:
     remedy: str = ""
 
 
-async def examine(catalog: Catalog, home: Path, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """All findings, in the order in which an environment would meet them."""
+async def examine(
+    catalog: Catalog, home: Path, environ: Mapping[str, str], gpu_budget: str | None = None
+) -> AsyncIterator[Finding]:
+    """All findings, in the order in which an environment would meet them. `gpu_budget` is `memory.gpu`."""
     variables = clean_variables(environ)
     program = uv.find_uv_bin()
     version = await run_command((program, "--version"), variables=variables, cwd=Path.cwd())
@@ -55,6 +60,7 @@ async def examine(catalog: Catalog, home: Path, environ: Mapping[str, str]) -> A
     yield await asyncio.to_thread(_isolation)
     accelerator = await _accelerator()
     yield accelerator
+    yield await asyncio.to_thread(_accelerator_memory, Accelerators(gpu_budget, environ=environ))
     for finding in _environments(EnvironmentStore(home, environ), accelerator.grade == "good"):
         yield finding
     for finding in await asyncio.to_thread(lambda: list(_models(catalog))):
@@ -146,6 +152,32 @@ async def _accelerator() -> Finding:
         remedy = "Reinstall the driver, or reboot after its update."
         return Finding("bad", "accelerator", f"{name}: nvidia-smi fails: {told.stdout.strip()}", remedy)
     return Finding("good", "accelerator", "; ".join(told.stdout.strip().splitlines()))
+
+
+def _accelerator_memory(accelerators: Accelerators) -> Finding:
+    """Whether it is measured, and kept within a budget."""
+    subject, cards, budgets = "accelerator memory", accelerators.cards(), accelerators.budgets()
+    if not cards:
+        reason = accelerators.reason or "NVIDIA's driver knows no accelerator"
+        if accelerators.budget is None:
+            return Finding("note", subject, f"not measured: {reason}")
+        return Finding(
+            "bad",
+            subject,
+            f"`memory: {{gpu: {accelerators.budget}}}` has no effect: {reason}",
+            "Install NVIDIA's driver (libnvidia-ml.so.1 comes with it), or take memory.gpu out of bain.yaml.",
+        )
+    told = [
+        f"{place} ({one.name}) {written(one.free)} of {written(one.total)} free"
+        + (f", budget {written(budgets[place])}" if place in budgets else "")
+        for one in cards
+        for place in (card(one.number),)
+    ]
+    text = f"measured by the driver: {'; '.join(told)}"
+    if any(not psutil.pid_exists(pid) for one in cards for pid in one.holders):
+        text += "; it names processes that are not seen here (a container?): what a worker holds is estimated"
+        return Finding("note", subject, text, "Give the container the system's PID namespace (`--pid=host`).")
+    return Finding("good", subject, text)
 
 
 def _driver() -> str:

@@ -140,7 +140,9 @@ class ModelSettings(Shape):
         default=None, ge=0, description="Requests that may wait; further ones get a 429. `workers.queue` if not given."
     )
     memory: Size | None = Field(
-        default=None, description="Memory it takes at most, such as 4GiB; used until a load has been measured."
+        default=None,
+        description="Memory that it takes at most where its weights lie, such as 4GiB; used until a load has been "
+        "measured.",
     )
     pinned: bool = Field(default=False, description="Never unloaded to make room for another model.")
     preload: bool = Field(default=False, description="Load it when the gateway starts.")
@@ -199,6 +201,10 @@ class MemorySettings(Shape):
         default=None,
         description="Such as 16GiB, or 80% of this machine's; idle models are unloaded to stay below. No limit if not "
         "given.",
+    )
+    gpu: Size | None = Field(
+        default=None,
+        description="The same for the memory of each NVIDIA accelerator: 20GiB, or 90% of it.",
     )
 
 

@@ -79,12 +79,12 @@ def _as_template(value: str, info: ValidationInfo) -> str:
 _SIZE_UNITS = {"MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9}
 
 
-def bytes_of(size: str) -> int:
-    """Bytes of a `Size` such as 16GiB, or 80% of this machine's memory."""
+def bytes_of(size: str, of: int | None = None) -> int:
+    """Bytes of a `Size` such as 16GiB, or 80% of so many; of this machine's memory, if that is not given."""
     if size.endswith("%"):
         import psutil
 
-        return int(float(size[:-1]) / 100 * psutil.virtual_memory().total)
+        return int(float(size[:-1]) / 100 * (psutil.virtual_memory().total if of is None else of))
     number = size.rstrip("BGMi")
     return int(float(number) * _SIZE_UNITS[size[len(number) :]])
 

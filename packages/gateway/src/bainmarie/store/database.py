@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
 
-from bainmarie.errors import ConfigurationError
+from bainmarie.errors import ConfigurationError, OverCapacity
 from bainmarie.store.migrations import migrate
 
 T = TypeVar("T")
@@ -43,6 +43,7 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         self._connection: Connection | None = None
         """Used by that thread alone."""
+        self._away = False
 
     async def call(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns. A cancelled caller leaves; its transaction is finished all the same.
@@ -53,11 +54,22 @@ class Database:
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
         return await asyncio.shield(running)
 
+    async def release(self) -> None:
+        """Wait for the work under way, then let go of the file: another process may have it. `call` fails meanwhile."""
+        self._away = True
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+
+    def take_back(self) -> None:
+        """No other process has the file any more: the next `call` opens it."""
+        self._away = False
+
     async def close(self) -> None:
         """Wait for the work under way, then let go of the file. It cannot be used again; closing twice is no error."""
         await asyncio.to_thread(self._shut)
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
+        if self._away:
+            raise OverCapacity("another gateway has taken over the database", code="shutting_down")
         if self._connection is None:
             self._connection = _connect(self._path)
         with self._connection.begin():
@@ -74,6 +86,7 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection.engine.dispose()
+            self._connection = None
 
 
 def _connect(path: Path) -> Connection:

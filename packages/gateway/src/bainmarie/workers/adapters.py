@@ -13,7 +13,8 @@ from bainmarie.errors import BainError, LoadFailed, WorkerDied
 from bainmarie.workers.backoff import Attempt, BackOff, next_try
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.failure import Failure
-from bainmarie.workers.worker import State, iso
+from bainmarie.workers.states import State
+from bainmarie.workers.tries import iso
 from bainmarie_protocol import paths
 
 Check = Callable[[ModelSpec], None]

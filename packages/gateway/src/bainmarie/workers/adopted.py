@@ -115,6 +115,10 @@ class AdoptedShim(asyncio.Protocol, asyncio.SubprocessTransport):
     def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None:
         return self._connection
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """From now on that worker is told."""
+        self._worker = cast("LocalWorker", protocol)
+
     def close(self) -> None:
         """A shim that lives takes that for the end of its gateway."""
         self._connection.close()

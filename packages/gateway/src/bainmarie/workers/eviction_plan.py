@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from bainmarie.workers.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,7 @@ class Holder:
 
     key: str
     names: tuple[str, ...]
-    bytes: int
+    sizes: Sizes
     idle_seconds: float | None
     """Since its last use; None where it is used, loading or pinned and must stay."""
     load_seconds: float
@@ -23,35 +25,46 @@ class Holder:
 class Plan:
     """`evict` in this order; `fits` says whether that is enough."""
 
-    need: int
-    budget: int | None
+    need: Sizes
+    budget: Sizes
+    """A place that is not in it has no limit."""
     evict: tuple[Holder, ...]
     stays: tuple[Holder, ...]
     fits: bool
+    lacking: tuple[str, ...] = ()
+    """Where it does not fit: the places that are too small."""
 
 
-def plan(need: int, budget: int | None, holders: Sequence[Holder]) -> Plan:
+def plan(need: Sizes, budget: Sizes, holders: Sequence[Holder]) -> Plan:
     """The fewest evictions, those first that were used longest ago, measured by what their return costs.
 
-    Nothing is evicted where it would not be enough. Without a budget everything fits.
+    Nothing is evicted where it would not be enough. Places that `need` does not name are not looked at.
     """
-    total = sum(holder.bytes for holder in holders)
-    if budget is None or total + need <= budget:
-        return Plan(need, budget, (), tuple(holders), True)
-    idle = [holder for holder in holders if holder.idle_seconds is not None]
-    if total - sum(holder.bytes for holder in idle) + need > budget:
-        return Plan(need, budget, (), tuple(holders), False)
+    busy = [holder for holder in holders if holder.idle_seconds is None]
+    if lacking := _lacking(need, budget, busy):
+        return Plan(need, budget, (), tuple(holders), False, lacking)
     chosen: list[Holder] = []
-    for holder in sorted(idle, key=_first_to_go):
-        if total + need <= budget:
-            break
-        chosen.append(holder)
-        total -= holder.bytes
+    stays = list(holders)
+    for holder in sorted((h for h in holders if h.idle_seconds is not None), key=_first_to_go):
+        lacking = _lacking(need, budget, stays)
+        if any(holder.sizes.get(place) for place in lacking):
+            chosen.append(holder)
+            stays.remove(holder)
     for holder in tuple(chosen):  # an early one may have become needless by a later, larger one
-        if total + holder.bytes + need <= budget:
+        if not _lacking(need, budget, [*stays, holder]):
             chosen.remove(holder)
-            total += holder.bytes
+            stays.append(holder)
     return Plan(need, budget, tuple(chosen), tuple(h for h in holders if h not in chosen), True)
+
+
+def _lacking(need: Sizes, budget: Sizes, holders: Iterable[Holder]) -> tuple[str, ...]:
+    """The places that are too small for `need` beside `holders`."""
+    held = list(holders)
+    return tuple(
+        place
+        for place, size in need.items()
+        if place in budget and size + sum(holder.sizes.get(place, 0) for holder in held) > budget[place]
+    )
 
 
 def _first_to_go(holder: Holder) -> float:

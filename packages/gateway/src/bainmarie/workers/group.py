@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -22,10 +23,15 @@ from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.note import LastUse, Note
+from bainmarie.workers.sizes import Sizes, cards_only
+from bainmarie.workers.states import State
 from bainmarie.workers.status import ModelStatus
 from bainmarie.workers.succession import Succession, note_of
+from bainmarie.workers.tries import iso
 from bainmarie.workers.turns import Turns
-from bainmarie.workers.worker import Process, State, Worker, iso
+from bainmarie.workers.worker import Process, Worker
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -63,11 +69,11 @@ class Group:
         """
         self.models = models
         self.identity = identity
-        self._succession = succession
+        self._succession = self._lent = succession
         self._adopted = False
         self._guests = False  # requests of the gateway before this one may be in the worker still
-        self.promised: int | None = None
-        """Bytes that its worker may take; None while it has none."""
+        self.promised: Sizes | None = None
+        """What its worker may take; None while it has none."""
         self._admission = admission
         self._before = tuple(before)
         self.worker = make_worker(self._worker_changed)
@@ -190,9 +196,27 @@ class Group:
         process = self.worker.process
         if process is not None and self._succession is not None:
             self._succession.release(process.launched, self._note(process))
-        self._succession = None
+        self._lent, self._succession = self._succession, None
         self._cancel_timer()
         self.worker.let_go()
+
+    async def take_back(self) -> None:
+        """The other gateway has died. A worker that cannot be had again is unloaded: the next request starts it."""
+        self._succession = self._lent
+        process = self.worker.process
+        if process is not None and self._succession is not None:
+            reason = await self._succession.regain(process.launched, self.worker.pid or 0)
+            if reason:
+                _log.warning("the worker of %r was lost with the other gateway: %s", self.models[0].name, reason)
+                await self.worker.stop()
+            self._adopted = True
+            self._keep()
+        self.worker.come_back()
+        self._watch_idleness()
+
+    def settle(self) -> None:
+        """The gateway serves: its adopted workers cannot go back any more."""
+        self._keep()
 
     def drain(self, error: OverCapacity) -> None:
         """Those who wait and those who come get that error; requests in flight go on."""
@@ -225,6 +249,7 @@ class Group:
             queued=usage.queued,
             restarts=worker.restarts,
             memory_bytes=worker.memory.bytes(),
+            accelerator_bytes=cards_only(worker.memory.sizes()),
             loaded_at=iso(worker.loaded_at) if up and worker.loaded_at else "",
             last_used_at=iso(usage.used_at) if usage.used_at else "",
             progress=worker.progress if state is worker.state else None,

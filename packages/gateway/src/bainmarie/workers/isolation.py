@@ -19,7 +19,7 @@ _NVIDIA_MEMORY = Path("/dev/nvidia-uvm")
 
 @dataclass(frozen=True)
 class Isolation:
-    """`level`: PID namespace | child subreaper | process group | none."""
+    """`level`: PID namespace | child subreaper | process group | job object."""
 
     level: str
     kind: str = ""
@@ -42,9 +42,11 @@ class Isolation:
 def isolation() -> Isolation:
     """Blocking, the first time: starts a small process that tries."""
     if sys.platform == "win32":
-        return Isolation("none", reason="Windows has no shim yet")
+        return Isolation("job object", reason="never tried on this system")
     if sys.platform != "linux":
-        return Isolation("process group", reason="this system has neither PID namespaces nor subreapers")
+        return Isolation(
+            "process group", reason="this system has neither PID namespaces nor subreapers; never tried on it"
+        )
     command = (sys.executable, "-I", "-S", pid_namespace.__file__)
     try:
         told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=_LIMIT).stdout)

@@ -191,8 +191,10 @@ class LocalWorker(asyncio.SubprocessProtocol):
     released = False
     """Another gateway has it, or will."""
 
+    _transport: asyncio.SubprocessTransport
+
     def __init__(self, log: Path) -> None:
-        self._log_path = log
+        self.log = log
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._rest = b""
         self.said_exited = False
@@ -214,7 +216,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
             yield event
 
     def tail(self, lines: int = 40) -> str:
-        return tail(self._log_path, lines)
+        return tail(self.log, lines)
 
     def tell(self, event: Event) -> None:
         """One more event, before those of the process."""
@@ -240,6 +242,17 @@ class LocalWorker(asyncio.SubprocessProtocol):
             if pipe is not None:
                 pipe.close()
 
+    def regain(self, other: LocalWorker) -> None:
+        """The shim that was released is ours again: `other`, which has just adopted it, leads to it."""
+        self.released = False
+        self._transport, self._rest = other._transport, other._rest
+        self._transport.set_protocol(self)
+        self.said_exited = other.said_exited
+        while not other._events.empty():
+            self._events.put_nowait(other._events.get_nowait())
+        if other.ended.done():
+            self.ended.set_result(None)
+
     # What asyncio calls:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -261,7 +274,7 @@ class LocalWorker(asyncio.SubprocessProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The shim is dead and reaped, and all it wrote was read."""
-        if self.released:
+        if self.released or self.ended.done():  # the way that led to it before a release may tell it too
             return
         self._closing.cancel()
         self._transport.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from bainmarie.errors import LoadFailed
+from bainmarie.workers import socket_diag
 
 _FIRST, _LAST = 20000, 32767
 """Below what systems hand out by themselves (Linux: from 32768, others: 49152): no connection takes one by chance."""
@@ -45,7 +46,7 @@ def is_free(port: int) -> bool:
 def listeners(port: int, tree: Iterable[int]) -> tuple[int, int]:
     """(listening sockets on `port` that belong to a process of `tree`, those that do not). Blocking.
 
-    From the system's own table: Linux /proc/net/tcp and the descriptors of each process; elsewhere psutil, which sees
+    From the system itself: Linux tells all listeners and the descriptors of each process; elsewhere psutil, which sees
     the tree's alone.
     """
     if sys.platform != "linux":
@@ -56,6 +57,14 @@ def listeners(port: int, tree: Iterable[int]) -> tuple[int, int]:
 
 
 def _inodes(port: int) -> set[str]:
+    try:
+        return socket_diag.listening(port)
+    except OSError:  # a kernel without it, or a sandbox in its place
+        return in_table(port)
+
+
+def in_table(port: int) -> set[str]:
+    """Inodes of the sockets that listen on that port, from a table that every Linux has."""
     found = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError), Path(f"/proc/net/{table}").open() as lines:  # one at a time: there may be very many

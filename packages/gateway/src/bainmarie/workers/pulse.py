@@ -10,6 +10,7 @@ import psutil
 from bainmarie.errors import BainError, LoadFailed
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.limits import Limits
+from bainmarie_protocol import paths
 
 _WORKS = 0.05
 """Of one core: a process tree that computes less than this, averaged over a probe, does nothing."""
@@ -82,6 +83,14 @@ class Pulse:
         finally:
             await client.close()
         return True
+
+
+def probe(name: str, *, foreign: bool) -> Probe:
+    """For our own worker the least; other servers are most likely to speak of chats."""
+    if not foreign:
+        return paths.COMPLETIONS, {"model": name, "prompt": ".", "max_tokens": 1}
+    message = {"role": "user", "content": "."}
+    return paths.CHAT, {"model": name, "messages": [message], "max_tokens": 1}
 
 
 def tree_seconds(root: int) -> float:

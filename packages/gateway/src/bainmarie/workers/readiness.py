@@ -17,12 +17,11 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from bainmarie.errors import LoadFailed, WorkerDied
 from bainmarie.workers.client import WorkerClient
 from bainmarie.workers.launch import LaunchedWorker, LaunchSpec
 from bainmarie.workers.ports import is_free, listeners
+from bainmarie.workers.tree import below
 from bainmarie_protocol import Event, Exited, Listening, Progress, Ready
 
 PORT_TAKEN = "port_taken"
@@ -102,11 +101,7 @@ async def _is_its_own(launched: LaunchedWorker, spec: LaunchSpec) -> bool:
 
 
 def _listeners(root: int, port: int) -> tuple[int, int]:
-    try:
-        tree = [process.pid for process in psutil.Process(root).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0, 0
-    return listeners(port, tree)
+    return listeners(port, below(root))
 
 
 async def _is_healthy(client: WorkerClient, path: str) -> bool:

@@ -69,6 +69,10 @@ class Records:
     def remove(self, word: str) -> None:
         self._file(word).unlink(missing_ok=True)
 
+    def get(self, word: str) -> Record | None:
+        """None where there is none, or it cannot be read."""
+        return self._read(word)
+
     def all(self) -> list[Record]:
         """Those that can be read."""
         found = [self._read(file.stem) for file in sorted(self._folder.glob("*.json"))]

@@ -23,9 +23,9 @@ nothing is left. The worker's own exit is followed by the same for what it left 
 Linux: the shim is a child subreaper, so a process that daemonized comes back to it, and "no child left" means "no
 descendant left". If the shim itself is killed, the worker gets KILL from the kernel and end of file on its stdin.
 With a PID namespace the kernel kills all its descendants too; without one what it had forked off survives that.
-macOS and other POSIX: the worker's process group is signalled; children that called setsid are missed.
-Windows: does not run there. Missing: a Job object with kill-on-close in place of groups and signals, and a wait on
-handles in place of poll().
+macOS and other POSIX: the worker's process group is signalled, and a guard ends it when the shim is killed
+(process_group.py); children that called setsid are missed. Windows: windows_shim.py does all this with a job object.
+Neither was ever run there.
 """
 
 import contextlib
@@ -39,10 +39,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bainmarie.workers.pid_namespace import PidNamespace
+    from bainmarie.workers.process_group import Guard
 
 LIFELINE_GRACE = 1.0
 """Seconds between TERM and KILL when the gateway is gone: short, nobody waits for an answer any more."""
@@ -67,6 +68,10 @@ def main() -> None:
 def run(settings: "Settings", start: "Start") -> None:
     """Everything a shim does, in a process of its own that holds nothing but descriptors 0, 1 and 2."""
     log = Log(settings.log, settings.log_bytes)
+    if sys.platform == "win32":
+        job, graces = _beside("job_object").Job, (LIFELINE_GRACE, AFTERMATH_GRACE)
+        _beside("windows_shim").WindowsShim(settings, log, emit, job, graces).run()
+        return
     if _LINUX:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     Shim(settings, log, start).run()
@@ -105,6 +110,7 @@ class Shim:
         self._log = log
         self._poll = select.poll()
         self._namespace: PidNamespace | None = None
+        self._guard: Guard | None = None
         self._status: int | None = None  # the worker's wait status, once it has exited
         self._kill_at: float | None = None  # monotonic time of the first KILL; None while nothing is being stopped
         self._pause = 0.005
@@ -138,6 +144,8 @@ class Shim:
             for fd, _ in self._poll.poll(self._timeout()):
                 self._serve(fd)
         self._copy_log(limit=64)
+        if self._guard is not None:
+            self._guard.dismiss()
         with contextlib.suppress(FileNotFoundError):
             if self._settings.socket:
                 os.unlink(self._settings.socket)
@@ -171,6 +179,8 @@ class Shim:
             emit("exited", code=127)
             return None
         emit("spawned", pid=worker.pid)
+        if not _LINUX:
+            self._guard = _beside("process_group").Guard(worker.pid)
         return worker
 
     def _timeout(self) -> "float | None":
@@ -395,14 +405,19 @@ def _namespace(kind: str) -> "PidNamespace | None":
     """The namespace in which all further children live, where there shall be one. OSError where there cannot."""
     if not kind:
         return None
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pid_namespace.py")
-    spec = importlib.util.spec_from_file_location("bainmarie_pid_namespace", path)
+    made: PidNamespace = _beside("pid_namespace").PidNamespace(kind)
+    return made
+
+
+def _beside(name: str) -> Any:
+    """The module of that name in this file's folder, which is on nobody's import path."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
+    spec = importlib.util.spec_from_file_location("bainmarie_" + name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    made: PidNamespace = module.PidNamespace(kind)
-    return made
+    return module
 
 
 class Log:
@@ -419,13 +434,22 @@ class Log:
         """Never raises for a full or failing disk: a worker's life does not depend on its log."""
         with contextlib.suppress(OSError):
             if self._size + len(data) > self._limit:
-                os.replace(self._path, self._path + ".1")
-                self._open()
+                self._rotate()
             os.write(2, data)
             self._size += len(data)
 
+    def _rotate(self) -> None:
+        if sys.platform != "win32":
+            os.replace(self._path, self._path + ".1")
+        else:  # there an open file keeps its name, so a reader can put it off
+            os.close(2)
+            with contextlib.suppress(OSError):
+                os.replace(self._path, self._path + ".1")
+        self._open()
+
     def _open(self) -> None:
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        fd = os.open(self._path, flags, 0o600)
         self._size = os.fstat(fd).st_size
         os.dup2(fd, 2)
         os.close(fd)
@@ -454,7 +478,7 @@ def descendants(root: int) -> "list[int]":
 
 def emit(event: str, **fields: object) -> None:
     """One event line, as bainmarie_protocol.events has it; nobody may be left to read it."""
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         os.write(1, json.dumps({"event": event, **fields}).encode() + b"\n")
 
 

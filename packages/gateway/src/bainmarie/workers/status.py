@@ -31,12 +31,15 @@ class ModelStatus:
     restarts: int
     """Starts after a failure."""
     memory_bytes: int
+    """Main memory."""
     loaded_at: str
     """ISO 8601, UTC; empty while it is not loaded."""
     last_used_at: str
     """The same; empty before the first use."""
     progress: Progress | None = None
     last_error: Failure | None = None
+    accelerator_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By the accelerator: gpu0, gpu1, ..."""
     info: Mapping[str, object] = field(default_factory=dict)
     """Of the ready worker: versions, interpreter, device, dtype, context."""
 

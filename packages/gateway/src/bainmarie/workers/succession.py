@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from bainmarie import __version__
+from bainmarie.workers.adopted import AdoptionFailed, adopt
 from bainmarie.workers.launch import LaunchedWorker, LocalWorker
 from bainmarie.workers.note import LastUse, Note
-from bainmarie.workers.records import Records
-from bainmarie.workers.worker import Process, Worker, iso
+from bainmarie.workers.records import Records, is_the_shim
+from bainmarie.workers.tries import iso
+from bainmarie.workers.worker import Process, Worker
 
 HANDOVER_SECONDS = 60.0
 """How long a shim waits for the gateway that has asked to take over: it is there already."""
 
 
 class Succession:
-    """For the workers of one gateway. With `survive` they outlive its crash for so many seconds."""
+    """For the workers of one gateway. With `survive` they outlive its crash for so many seconds.
 
-    def __init__(self, records: Records, survive: float = 0.0) -> None:
+    One that `takes_over` leaves adopted workers as they are, fit to go back to its predecessor, until it is told that
+    this is over.
+    """
+
+    def __init__(self, records: Records, survive: float = 0.0, *, takes_over: bool = False) -> None:
         self._records = records
         self._survive = survive
+        self.takes_over = takes_over
 
     def keep(self, launched: LaunchedWorker, note: Note, *, adopted: bool = False) -> None:
         """The worker is ready, or something of the note has changed."""
+        if adopted and self.takes_over:
+            return
         if self._survive:
             self._prepare(launched, note, self._survive)
         elif adopted:  # as all others of this gateway: it ends with it
@@ -35,6 +45,20 @@ class Succession:
         self._prepare(launched, note, HANDOVER_SECONDS)
         assert isinstance(launched, LocalWorker)
         launched.release()
+
+    async def regain(self, launched: LaunchedWorker, pid: int) -> str:
+        """The released worker, whose process has that pid, is this gateway's again; else why not."""
+        assert isinstance(launched, LocalWorker)
+        record = await asyncio.to_thread(self._records.get, launched.word)
+        try:
+            if record is None or not is_the_shim(record):
+                raise AdoptionFailed("it has ended meanwhile")
+            launched.regain(await adopt(record.word, self._records.socket(record.word), record.pid, pid, launched.log))
+        except AdoptionFailed as error:
+            launched.give_up(None)
+            await asyncio.to_thread(self._records.end, launched.word)
+            return str(error)
+        return ""
 
     def _prepare(self, launched: LaunchedWorker, note: Note, seconds: float) -> None:
         assert isinstance(launched, LocalWorker)

@@ -16,6 +16,7 @@ from bainmarie.environments.infer import infer
 from bainmarie.errors import BainError, OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
+from bainmarie.workers.accelerators import Accelerators
 from bainmarie.workers.adapter_check import check_adapter
 from bainmarie.workers.adapters import Adapters
 from bainmarie.workers.admission import Admission
@@ -66,9 +67,10 @@ class Supervisor:
         back_off: BackOff = BackOff(),  # noqa: B008 (frozen)
         prepare: Prepare | None = None,
         budget: int | None = None,
+        accelerators: Accelerators | None = None,
         succession: Succession | None = None,
     ) -> None:
-        """`budget`: bytes of memory for all workers together. Without `succession` none outlives its gateway."""
+        """`budget`: bytes of main memory for all workers together. Without `succession` none outlives its gateway."""
         self._catalog = catalog
         self._home = home
         self._launcher = launcher
@@ -78,8 +80,12 @@ class Supervisor:
         self._prepare = prepare or Preparation(catalog, environments, home, environ, check_model_files, infer)
         self._succession = succession
         self._groups: dict[str, Group] = {}
+        self._accelerators = accelerators or Accelerators()
         self._admission = Admission(
-            budget, Footprints(home / "footprints.json"), lambda: (*self._retiring.values(), *self._groups.values())
+            budget,
+            self._accelerators,
+            Footprints(home / "footprints.json", self._accelerators.for_programs),
+            lambda: (*self._retiring.values(), *self._groups.values()),
         )
         self._retiring: dict[asyncio.Task[bool], Group] = {}
         self._loads: set[asyncio.Task[None]] = set()
@@ -157,6 +163,18 @@ class Supervisor:
         for group in self._groups.values():
             group.let_go()
 
+    async def take_back(self) -> None:
+        """The gateway that was to have the workers has died before it served: they are ours, those that live still."""
+        await asyncio.gather(*(group.take_back() for group in self._groups.values()))
+        self._draining = None
+
+    def settle(self) -> None:
+        """The gateway serves: no predecessor can have its workers back any more."""
+        if self._succession is not None and self._succession.takes_over:
+            self._succession.takes_over = False
+            for group in self._groups.values():
+                group.settle()
+
     def predecessor_left(self) -> None:
         """The gateway that handed its workers over has ended, and its last request with it."""
         for group in self._groups.values():
@@ -232,7 +250,9 @@ class Supervisor:
 
         group = Group(
             models,
-            lambda changed: Worker(models, self._prepare, self._launcher, changed, limits, back_off, admit),
+            lambda changed: Worker(
+                models, self._prepare, self._launcher, changed, limits, back_off, admit, self._accelerators
+            ),
             self._admission,
             lambda changed: Adapters(models, check, changed, limits.adapter, back_off),
             announcer,

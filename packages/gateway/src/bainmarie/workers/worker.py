@@ -1,12 +1,4 @@
-"""One worker: its state, its process, and every move between the two.
-
-    unloaded ──▶ preparing ──▶ starting ──▶ loading ──▶ ready ──▶ stopping ──▶ unloaded
-                (environment)  (process)   (weights)
-    preparing, starting, loading          ──▶ stopping   asked to stop on the way
-    preparing, starting, loading, ready   ──▶ failed     cause, hint, log tail, time of the next try
-    failed                                ──▶ preparing  a request after that time, or a manual load
-    failed                                ──▶ unloaded   a manual unload forgets the failure
-    unloaded                              ──▶ ready      the process of a former gateway is adopted
+"""One worker: its state (see states.py), its process, and every move between the two.
 
 Callers say `ready()`; they never look at the state and then act. One task (`_live`) owns each life from its start until
 nothing of its process is left; nobody cancels it. It runs `_bring_up_and_watch` as an inner task, which a stop cancels
@@ -17,33 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from enum import Enum
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from bainmarie.catalog import ModelSpec
 from bainmarie.errors import BainError, LoadFailed, OverCapacity
 from bainmarie.progress import Progress, Report
 from bainmarie.workers import oom, readiness
-from bainmarie.workers.backoff import Attempt, BackOff, next_try
+from bainmarie.workers.accelerators import Accelerators
+from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.client import WorkerClient
+from bainmarie.workers.deadlines import deadline
+from bainmarie.workers.death import death
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.memory import MemoryGauge
 from bainmarie.workers.note import Note
-from bainmarie.workers.pulse import Probe, Pulse
-from bainmarie_protocol import Event, Exited, Failed, Listening, Ready, Spawned, paths
+from bainmarie.workers.pulse import Pulse, probe
+from bainmarie.workers.reports import Reports
+from bainmarie.workers.states import MOVES, ON_THE_WAY, State
+from bainmarie.workers.tries import Tries
+from bainmarie_protocol import Event, Failed, Listening, Ready, Spawned
 from bainmarie_protocol import Progress as WorkerProgress
 
 _log = logging.getLogger(__name__)
 
 Prepare = Callable[[Sequence[ModelSpec], Report], Awaitable[LaunchSpec]]
 """Checks the models' files and makes their environment ready. Raises EnvironmentFailed, LoadFailed."""
-
 
 _PORTS = 5
 """Starts of one load, each with a new port, where another program takes it each time."""
@@ -58,28 +53,6 @@ class Process:
     port: int
 
 
-class State(Enum):
-    UNLOADED = "unloaded"
-    PREPARING = "preparing"
-    STARTING = "starting"
-    LOADING = "loading"
-    READY = "ready"
-    STOPPING = "stopping"
-    FAILED = "failed"
-
-
-_ON_THE_WAY = (State.PREPARING, State.STARTING, State.LOADING)
-_MOVES = {
-    State.UNLOADED: {State.PREPARING, State.READY},
-    State.PREPARING: {State.STARTING, State.STOPPING, State.FAILED},
-    State.STARTING: {State.LOADING, State.STOPPING, State.FAILED},
-    State.LOADING: {State.READY, State.STOPPING, State.FAILED},
-    State.READY: {State.STOPPING, State.FAILED},
-    State.STOPPING: {State.UNLOADED},
-    State.FAILED: {State.PREPARING, State.UNLOADED},
-}
-
-
 class Worker:
     """The process that holds one base model for `models`, through all its lives. The attributes are for reading."""
 
@@ -92,13 +65,13 @@ class Worker:
         limits: Limits,
         back_off: BackOff,
         admit: Callable[[], Awaitable[None]],
+        accelerators: Accelerators | None = None,
     ) -> None:
         """`admit` returns when there is room for the process."""
         self._admit = admit
         self.load_seconds = 0.0
         self.models = models
         self.state = State.UNLOADED
-        self.progress: Progress | None = None
         self.failure: Failure | None = None
         """The last one; kept until the next `ready`."""
         self.info: dict[str, object] = {}
@@ -106,15 +79,13 @@ class Worker:
         self.pid: int | None = None
         self.restarts = 0
         self.loaded_at: datetime | None = None
-        self.memory = MemoryGauge()
+        self.memory = MemoryGauge(accelerators=accelerators)
         self._prepare = prepare
         self._launcher = launcher
         self._on_change = on_change
         self._limits = limits
-        self._back_off = back_off
-        self._attempts: list[Attempt] = []
-        self._retry: float | None = 0.0
-        self._reports: list[Report] = []
+        self._tries = Tries(back_off)
+        self._reports = Reports()
         self._closed = False
         self._life: asyncio.Task[None] | None = None
         self._launching: asyncio.Future[LaunchedWorker] | None = None
@@ -129,11 +100,11 @@ class Worker:
         Raises the start's failure, the same for all; without a new start while it has to wait for its next try, unless
         `manual`, which forgets earlier failures. A cancelled caller stops nothing. `report` hears the progress.
         """
-        with self._reporting(report):
+        with self._reports.hears(report):
             while self.state is not State.READY:
-                if self.state is State.FAILED and not manual and self.failure and not self._may_try():
+                if self.state is State.FAILED and not manual and self.failure and not self._tries.may_try():
                     raise self.failure.error()
-                if self.state not in _ON_THE_WAY:
+                if self.state not in ON_THE_WAY:
                     if self._life is not None and not self._life.done():
                         await asyncio.wait({self._life})
                         continue
@@ -149,7 +120,7 @@ class Worker:
 
     def end(self) -> None:
         """Asks for the end of the present life; those who wait for it to become ready get an error."""
-        if self.state in _ON_THE_WAY or self.state is State.READY:
+        if self.state in ON_THE_WAY or self.state is State.READY:
             self._move(State.STOPPING)
             self._inner.cancel()
 
@@ -159,7 +130,7 @@ class Worker:
         if self._life is not None:
             await asyncio.wait({self._life})
         if self.state is State.FAILED:
-            self._attempts.clear()
+            self._tries.forget()
             self._move(State.UNLOADED)
 
     async def close(self) -> None:
@@ -174,7 +145,7 @@ class Worker:
         self._launching.set_result(launched)
         self._settled: asyncio.Future[Failure | None] = loop.create_future()
         self._oom_kills = oom.kills()
-        self._started_at = loop.time() - note.load_seconds
+        self._started_at = self._heard_at = loop.time() - note.load_seconds
         self._spec, self._port = note.spec(), note.port
         self._client = self._another_client()
         self.pid, self.info, self.environment = note.pid, dict(note.info), note.environment
@@ -189,10 +160,21 @@ class Worker:
             self._pulse.cancel()
             self._pulse = None
 
+    def come_back(self) -> None:
+        """Nobody has taken the process over: all is as before `let_go`."""
+        self._closed = False
+        if self.state is State.READY:
+            self._pulse = asyncio.create_task(self._feel_pulse())
+
     @property
     def settled(self) -> bool:
         """It has a ready process or none at all."""
         return self.state is State.READY or self._life is None or self._life.done()
+
+    @property
+    def progress(self) -> Progress | None:
+        """Of the load under way."""
+        return self._reports.latest
 
     @property
     def process(self) -> Process | None:
@@ -209,10 +191,10 @@ class Worker:
 
     def _move(self, state: State, failure: Failure | None = None, since: datetime | None = None) -> None:
         """The one place where the state changes, with all that belongs to the change."""
-        if state not in _MOVES[self.state]:
+        if state not in MOVES[self.state]:
             raise AssertionError(f"a worker cannot go from {self.state.value} to {state.value}")
         self.state = state
-        self.progress = None
+        self._reports.latest = None
         if state is State.PREPARING:
             self._settled = asyncio.get_running_loop().create_future()
         elif state is State.READY:
@@ -229,7 +211,7 @@ class Worker:
         elif state is State.STOPPING:
             self._settle(Failure("unloaded", f"model {self.models[0].name!r} was unloaded before it was ready"))
         elif state is State.FAILED and failure is not None:
-            self.failure = self._with_next_try(failure)
+            self.failure = self._tries.failed(failure)
             _log.warning("worker %s failed: %s: %s", self.models[0].name, failure.code, failure.message)
             self._settle(self.failure)
         elif state is State.UNLOADED:
@@ -237,7 +219,7 @@ class Worker:
         if state is not State.READY and self._pulse is not None:
             self._pulse.cancel()
             self._pulse = None
-        if state not in (*_ON_THE_WAY, State.READY):
+        if state not in (*ON_THE_WAY, State.READY):
             self.pid = self.loaded_at = None
             self.memory.watch(None)
         self._on_change()
@@ -246,21 +228,9 @@ class Worker:
         if not self._settled.done():
             self._settled.set_result(failure)
 
-    def _with_next_try(self, failure: Failure) -> Failure:
-        now = asyncio.get_running_loop().time()
-        self._attempts = [*self._attempts, Attempt(now, failure.crash)][-100:]
-        self._retry = next_try(self._attempts, self._back_off)
-        if self._retry is None:
-            hint = "It failed too often to be started again by itself: `bain load` starts it."
-            return replace(failure, hint=f"{failure.hint} {hint}".strip())
-        return replace(failure, retry_at=iso(datetime.now(UTC) + timedelta(seconds=self._retry - now)))
-
-    def _may_try(self) -> bool:
-        return self._retry is not None and asyncio.get_running_loop().time() >= self._retry
-
     def _start(self, manual: bool) -> None:
         if manual:
-            self._attempts.clear()
+            self._tries.forget()
         elif self.state is State.FAILED:
             self.restarts += 1
         self._move(State.PREPARING)
@@ -279,13 +249,14 @@ class Worker:
             self._move(State.UNLOADED)
 
     async def _end_process(self) -> None:
-        """On return nothing is left of the process, if there was one."""
+        """On return nothing is left of the process, if there was one, nor of what it held of an accelerator."""
         if self._client is not None:
             await self._client.close(self._lost)
         if self._launching is not None:
             await asyncio.wait({self._launching})
             if self._launching.exception() is None:
                 await self._launcher.stop(self._launching.result(), self._limits.grace)
+                await self.memory.freed()
         self._client = self._launching = None
 
     def _cause(self) -> Failure:
@@ -328,12 +299,8 @@ class Worker:
     async def _feel_pulse(self) -> None:
         assert self._client is not None
         name = self.models[0].name
-        if self._spec.door is None:
-            probe: Probe = (paths.COMPLETIONS, {"model": name, "prompt": ".", "max_tokens": 1})
-        else:
-            message = {"role": "user", "content": "."}
-            probe = (paths.CHAT, {"model": name, "messages": [message], "max_tokens": 1})
-        pulse = Pulse(name, self._client, self._another_client, probe, self._root, self._limits)
+        asked = probe(name, foreign=self._spec.door is not None)
+        pulse = Pulse(name, self._client, self._another_client, asked, self._root, self._limits)
         self._lost = await pulse.lost()
         self._inner.cancel()
 
@@ -342,29 +309,16 @@ class Worker:
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
         """The next event, or LoadFailed where it takes longer than the state allows."""
-        code, message, deadline = self._deadline()
+        limit = deadline(self.state, self.models[0].name, self._limits, self._started_at, self._heard_at)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(limit.at):
                 event = await anext(events)
         except TimeoutError:
-            raise LoadFailed(message, code=code, hint="See `bain logs`.", log_tail=self.tail()) from None
+            raise LoadFailed(limit.message, code=limit.code, hint="See `bain logs`.", log_tail=self.tail()) from None
         self._heard_at = asyncio.get_running_loop().time()
         if isinstance(event, Failed):
             await self._last_words(events)
         return event
-
-    def _deadline(self) -> tuple[str, str, float | None]:
-        """(code, message, time) of the limit that is in force now."""
-        name, limits = self.models[0].name, self._limits
-        if self.state is State.STARTING:
-            message = f"the worker of {name!r} gave no sign of life for {limits.sign_of_life:g} s"
-            return "no_sign_of_life", message, self._started_at + limits.sign_of_life
-        if self.state is State.READY:
-            return "", "", None
-        stalled, too_long = self._heard_at + limits.stall, self._started_at + limits.load
-        if stalled < too_long:
-            return "stalled", f"the load of {name!r} made no progress for {limits.stall:g} s", stalled
-        return "load_too_long", f"the load of {name!r} took more than {limits.load:g} s", too_long
 
     async def _last_words(self, events: AsyncGenerator[Event, None]) -> None:
         """Lets a failed worker end, so that its log is complete."""
@@ -391,44 +345,13 @@ class Worker:
         elif isinstance(event, Failed):
             raise LoadFailed(event.message, code=event.code, hint=event.hint, log_tail=self.tail())
         else:
-            raise self._death(event)
-
-    def _death(self, event: Exited) -> LoadFailed:
-        log_tail = self.tail()
-        doing = "it was ready" if self.state is State.READY else self.state.value
-        said = [line.strip() for line in log_tail.splitlines() if line.strip()][-1:]
-        message = f"the worker of {self.models[0].name!r} died while {doing} ({_how(event)})"
-        code, hint = "worker_died", ""
-        if event.signal == signal.SIGKILL:
-            now = oom.kills()
-            hint = oom.told(self._oom_kills, now)
-            code = "out_of_memory" if (now or 0) > (self._oom_kills or 0) else code
-        return LoadFailed(": ".join([message, *said]), code=code, hint=hint, log_tail=log_tail)
+            raise death(event, self.models[0].name, self.state, self.tail(), self._oom_kills)
 
     def _progressed(self, progress: Progress) -> None:
-        if self.state not in _ON_THE_WAY:  # a late word of a build that was given up
+        if self.state not in ON_THE_WAY:  # a late word of a build that was given up
             return
-        self.progress = progress
-        for report in self._reports:
-            report(progress)
+        self._reports.tell(progress)
         self._on_change()
-
-    @contextmanager
-    def _reporting(self, report: Report | None) -> Iterator[None]:
-        if report is None:
-            yield
-            return
-        self._reports.append(report)
-        try:
-            if self.progress is not None:
-                report(self.progress)
-            yield
-        finally:
-            self._reports.remove(report)
-
-
-def iso(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _client(spec: LaunchSpec, port: int, tail: Callable[[], str]) -> WorkerClient:
@@ -439,10 +362,3 @@ def _client(spec: LaunchSpec, port: int, tail: Callable[[], str]) -> WorkerClien
 def _progress(event: WorkerProgress) -> Progress:
     fraction = event.current / event.total if event.total else None
     return Progress(event.stage, fraction, event.detail, event.current, event.total, event.unit)
-
-
-def _how(event: Exited) -> str:
-    if event.signal is not None:
-        known = event.signal in set(signal.Signals)
-        return signal.Signals(event.signal).name if known else f"signal {event.signal}"
-    return "its process is gone" if event.code is None else f"exit code {event.code}"
