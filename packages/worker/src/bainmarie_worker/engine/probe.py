@@ -19,6 +19,8 @@ from bainmarie_worker.engine.memory import Forward, Part
 Reference = list[torch.Tensor]
 
 _TEXTS = ([5, 3, 7, 3, 11, 2, 9, 4, 4, 10, 3, 8, 6, 2, 12, 5, 3, 7, 9, 13], [4, 8, 3])
+_VOCABULARY = 1024
+"""Logits that are compared in a shortened model."""
 _CUT = 14
 """The first text is computed in two passes, of so many tokens and of the rest."""
 _NEAR = {torch.float32: 1e-3, torch.float64: 1e-6}
@@ -49,7 +51,8 @@ def fault(forward: Forward, wanted: Reference, dtype: torch.dtype) -> str:
 
 @contextmanager
 def shortened(model: Any) -> Iterator[bool]:
-    """Inside, the model has only its first layers, one of each kind among them. False where that cannot be done."""
+    """Inside, the model has only its first layers, one of each kind among them, and the first rows of its output layer.
+    False where that cannot be done."""
     config: Any = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     count = getattr(text, "num_hidden_layers", None)
@@ -69,11 +72,32 @@ def shortened(model: Any) -> Iterator[bool]:
     if last + 1 == len(layers):
         yield False
         return
-    setattr(parent, name, nn.ModuleList(list(layers)[: last + 1]))
-    try:
+    with _exchanged(parent, name, nn.ModuleList(list(layers)[: last + 1])), _smaller_head(model):
         yield True
+
+
+@contextmanager
+def _smaller_head(model: nn.Module) -> Iterator[None]:
+    """Inside, a plain output layer has only its first rows: all of them take longer than the layers that are tried."""
+    head: Any = getattr(model, "lm_head", None)
+    if type(head) is not nn.Linear or head.bias is not None:
+        yield
+        return
+    rows = head.weight.detach()[:_VOCABULARY]
+    part = nn.Linear(head.in_features, len(rows), bias=False, device="meta")
+    part.weight = nn.Parameter(rows, requires_grad=False)
+    with _exchanged(model, "lm_head", part):
+        yield
+
+
+@contextmanager
+def _exchanged(parent: nn.Module, name: str, other: nn.Module) -> Iterator[None]:
+    own = getattr(parent, name)
+    setattr(parent, name, other)
+    try:
+        yield
     finally:
-        setattr(parent, name, layers)
+        setattr(parent, name, own)
 
 
 def _distance(rows: Any, own: torch.Tensor) -> float:

@@ -71,8 +71,9 @@ def _directory() -> Path:
 
 
 def _digest() -> str:
-    """Of the source, the flags and the processor: a home may be seen by several machines."""
-    parts = (_SOURCE.read_bytes(), repr(_FLAGS).encode(), _processor().encode(), os.environ.get("CC", "").encode())
+    """Of the sources, the flags and the processor: a home may be seen by several machines."""
+    sources = [path.read_bytes() for path in sorted((*_SOURCE.parent.glob("*.c"), *_SOURCE.parent.glob("*.h")))]
+    parts = (*sources, repr(_FLAGS).encode(), _processor().encode(), os.environ.get("CC", "").encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -1,0 +1,52 @@
+/* What Python fills in. The same fields in the same order stand in structure.py. */
+#pragma once
+#include <stdint.h>
+
+enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+enum { SILU = 0, GELU = 1, GELU_TANH = 2 };
+
+typedef struct {
+    const void *weight; /* [out, in] */
+    const float *scale; /* [out], of INT8 */
+    const float *bias;  /* [out] or null */
+    int64_t in, out, kind;
+} matrix;
+
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, MATRICES };
+
+typedef struct {
+    matrix matrices[MATRICES];
+    const float *before, *after;             /* norms of attention's and of the perceptron's input [hidden] */
+    const float *query_norm, *key_norm;      /* [size] or null */
+    int64_t window;                          /* tokens that are seen, 0 for all */
+} layer;
+
+typedef struct {
+    const layer *layers;
+    const void *embeddings; /* [vocabulary, hidden] */
+    const float *norm;
+    matrix head;
+    int64_t count, hidden, inner, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
+    float epsilon, query_epsilon, scaling, padding;
+} decoder;
+
+typedef struct {
+    const float *down, *up; /* A [rank, in]; B scaled [out, rank]; null where this matrix is not adapted */
+    int64_t rank;           /* a multiple of 32 */
+} change;
+
+typedef struct {
+    void *block;      /* keys and values [layers, 2, key heads, capacity, size] */
+    int64_t capacity;
+    const change *changes; /* [layers, MATRICES] or null */
+} sequence;
+
+typedef struct {
+    int64_t rows, wanted, threads;
+    const int32_t *tokens, *positions, *owners; /* [rows]; `owners` are places in `sequences` */
+    const int32_t *places;                      /* [wanted] rows whose logits are asked for */
+    const sequence *sequences;
+    const float *cosines, *sines; /* [positions, rotary] */
+    float *logits;                /* [wanted, vocabulary] */
+    int64_t most_rank;            /* of all changes; 0 where no row has any */
+} pass;

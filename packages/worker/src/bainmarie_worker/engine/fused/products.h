@@ -1,0 +1,141 @@
+/* Rows of input times matrices, whose weights are read in the layout of the checkpoint. */
+#pragma once
+#include "model.h"
+#include "vectors.h"
+
+#if HAS_DOT
+#define INPUT_BYTES(kind) ((kind) == FLOAT32 ? 4 : 2)
+#else
+#define INPUT_BYTES(kind) 4
+#endif
+#define WEIGHT_BYTES(kind) ((kind) == FLOAT32 ? 4 : (kind) == BFLOAT16 ? 2 : 1)
+
+/* The bf16 value of a float, as a float: what a 16-bit model would have handed on. */
+INLINE float rounded(float value, int64_t kind) { return kind == FLOAT32 ? value : from_bf16(to_bf16(value)); }
+
+/* A row of floats in the form that products with matrices of this kind read. */
+static void prepare(int64_t kind, const float *from, void *to, int64_t count) {
+    if (kind == FLOAT32) {
+        memcpy(to, from, 4 * count);
+        return;
+    }
+#if HAS_DOT
+    for (int64_t i = 0; i < count; i++) ((uint16_t *)to)[i] = to_bf16(from[i]);
+#else
+    float *out = to;
+    if (kind == INT8) {
+        for (int64_t i = 0; i < count; i++) out[i] = rounded(from[i], kind);
+        return;
+    }
+    for (int64_t i = 0; i < count; i += 2 * LANES) /* the even ones of a vector's pairs, then the odd ones */
+        for (int j = 0; j < LANES; j++) {
+            out[i + j] = rounded(from[i + 2 * j], kind);
+            out[i + LANES + j] = rounded(from[i + 2 * j + 1], kind);
+        }
+#endif
+}
+
+/* Weights come from memory far slower than they are used: those of the tile after next are asked for in time, which
+ * makes a third more of the memory's speed than the processor's own foresight. */
+INLINE void foresee(const char *ahead, const int outputs, int64_t row) {
+#pragma GCC unroll 4
+    for (int o = 0; o < outputs; o++) __builtin_prefetch(ahead + o * row, 0, 2);
+}
+
+/* `outputs` rows of a matrix times `rows` rows of input; `rows` and `outputs` are known when this is compiled. What
+ * lies `ahead` bytes further on will be wanted soon. */
+INLINE void tile(const int kind, const int rows, const int outputs, const char *weight, int64_t in, const char *x,
+                 float *to, int64_t stride, int64_t ahead) {
+    floats sums[MOST_ROWS * OUTPUTS];
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * outputs; i++) sums[i] = (floats){0};
+    const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind);
+    if (kind == FLOAT32 || (kind == INT8 && !HAS_DOT)) {
+        for (int64_t i = 0; i < in; i += LANES) {
+            floats w[OUTPUTS];
+            foresee(weight + ahead + i * WEIGHT_BYTES(kind), outputs, row);
+#pragma GCC unroll 16
+            for (int o = 0; o < outputs; o++)
+                w[o] = kind == FLOAT32 ? *(const floats *)(weight + o * row + 4 * i)
+                                       : __builtin_convertvector(*(const bytes *)(weight + o * row + i), floats);
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++) {
+                const floats v = *(const floats *)(x + r * input + 4 * i);
+#pragma GCC unroll 16
+                for (int o = 0; o < outputs; o++) sums[r * outputs + o] += w[o] * v;
+            }
+        }
+    } else {
+        for (int64_t i = 0; i < in; i += 2 * LANES) {
+            foresee(weight + ahead + i * WEIGHT_BYTES(kind), outputs, row);
+#if HAS_DOT
+            __m512bh w[OUTPUTS];
+#pragma GCC unroll 16
+            for (int o = 0; o < outputs; o++) {
+                if (kind == BFLOAT16) {
+                    w[o] = (__m512bh)_mm512_loadu_si512(weight + o * row + 2 * i);
+                } else {
+                    const __m128i *eight = (const __m128i *)(weight + o * row + i);
+                    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(eight)));
+                    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(eight + 1)));
+                    w[o] = _mm512_cvtne2ps_pbh(high, low);
+                }
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++) {
+                const __m512bh v = (__m512bh)_mm512_loadu_si512(x + r * input + 2 * i);
+#pragma GCC unroll 16
+                for (int o = 0; o < outputs; o++)
+                    sums[r * outputs + o] = (floats)_mm512_dpbf16_ps((__m512)sums[r * outputs + o], w[o], v);
+            }
+#else
+            words w[OUTPUTS];
+#pragma GCC unroll 16
+            for (int o = 0; o < outputs; o++) w[o] = *(const words *)(weight + o * row + 2 * i);
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++) {
+                const floats even = *(const floats *)(x + r * input + 4 * i);
+                const floats odd = *(const floats *)(x + r * input + 4 * (i + LANES));
+#pragma GCC unroll 16
+                for (int o = 0; o < outputs; o++) {
+                    sums[r * outputs + o] += evens(w[o]) * even;
+                    sums[r * outputs + o] += odds(w[o]) * odd;
+                }
+            }
+#endif
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+        if (outputs == 4) four_totals(sums + 4 * r, to + r * stride);
+        else to[r * stride] = total(sums[r]);
+}
+
+/* Outputs `first` to `last` of a matrix [out, in] times rows of input, to[row * stride + output - first]. All rows pass
+ * by four outputs, whose weights stay in the nearest cache meanwhile. */
+INLINE void product_of(const int kind, const char *weight, int64_t in, int64_t first, int64_t last, const char *x,
+                       int64_t rows, float *to, int64_t stride) {
+    const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind);
+    const int64_t ahead = OUTPUTS * row > AHEAD ? OUTPUTS * row : (AHEAD + row - 1) / row * row;
+#define ROWS(n)                                                                                             \
+    for (; MOST_ROWS >= n && r + n <= rows; r += n)                                                         \
+        if (last - o >= OUTPUTS) tile(kind, n, OUTPUTS, w, in, x + r * input, to + r * stride, stride, ahead); \
+        else                                                                                                \
+            for (int64_t i = 0; i < last - o; i++)                                                          \
+                tile(kind, n, 1, w + i * row, in, x + r * input, to + r * stride + i, stride, ahead)
+    for (int64_t o = first; o < last; o += OUTPUTS, to += OUTPUTS) {
+        const char *w = weight + o * row;
+        int64_t r = 0;
+        ROWS(6);
+        ROWS(4);
+        ROWS(2);
+        ROWS(1);
+    }
+}
+
+static void product(int64_t kind, const void *weight, int64_t in, int64_t first, int64_t last, const void *x,
+                    int64_t rows, float *to, int64_t stride) {
+    if (kind == FLOAT32) product_of(FLOAT32, weight, in, first, last, x, rows, to, stride);
+    else if (kind == BFLOAT16) product_of(BFLOAT16, weight, in, first, last, x, rows, to, stride);
+    else product_of(INT8, weight, in, first, last, x, rows, to, stride);
+}

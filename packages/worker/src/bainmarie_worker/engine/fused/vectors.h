@@ -1,0 +1,114 @@
+/* Vectors of the processor's width, and the functions of numbers that they make fast. */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define MOST_ROWS 6 /* of one tile */
+#elif defined(__AVX__)
+#define LANES 8
+#define MOST_ROWS 2
+#else
+#define LANES 4
+#define MOST_ROWS 4
+#endif
+#define OUTPUTS 4 /* of one tile */
+#define AHEAD 4096 /* bytes of weights that are under way at least */
+
+#if defined(__AVX512BF16__) && LANES == 16
+#include <immintrin.h>
+#define HAS_DOT 1
+#else
+#define HAS_DOT 0
+#endif
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
+typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE uint16_t to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16); /* to the nearest, ties to even */
+}
+
+INLINE float from_bf16(uint16_t half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE floats evens(words pairs) { return (floats)(pairs << 16); }
+INLINE floats odds(words pairs) { return (floats)(pairs & 0xffff0000u); }
+
+/* [pairs of a, pairs of b], each summed. */
+INLINE floats folded(floats a, floats b) {
+#if LANES == 16
+#define EACH_SECOND(n) n, n + 2, n + 4, n + 6, n + 8, n + 10, n + 12, n + 14, n + 16, n + 18, n + 20, n + 22, n + 24, n + 26, n + 28, n + 30
+#elif LANES == 8
+#define EACH_SECOND(n) n, n + 2, n + 4, n + 6, n + 8, n + 10, n + 12, n + 14
+#else
+#define EACH_SECOND(n) n, n + 2, n + 4, n + 6
+#endif
+    return __builtin_shufflevector(a, b, EACH_SECOND(0)) + __builtin_shufflevector(a, b, EACH_SECOND(1));
+}
+
+INLINE float total(floats v) {
+    for (int width = LANES; width > 1; width /= 2) v = folded(v, v);
+    return v[0];
+}
+
+/* The totals of four vectors. */
+INLINE void four_totals(const floats *sums, float *to) {
+    floats all = folded(folded(sums[0], sums[1]), folded(sums[2], sums[3]));
+    for (int width = LANES / 4; width > 1; width /= 2) all = folded(all, all);
+    for (int i = 0; i < 4; i++) to[i] = all[i];
+}
+
+INLINE floats chosen(ints where, floats yes, floats no) { return (floats)((where & (ints)yes) | (~where & (ints)no)); }
+
+/* e^x by 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' expf coefficients); about 1 ulp. */
+INLINE floats exponential(floats x) {
+    x = chosen(x < -87.3f, (floats){0} - 87.3f, chosen(x > 88.3f, (floats){0} + 88.3f, x));
+    const floats scaled = x * 1.44269504088896341f;
+    const floats magic = (floats){0} + 12582912.0f; /* adding it rounds to a whole number */
+    const floats whole = (scaled + magic) - magic;
+    floats f = x - whole * 0.693359375f;
+    f = f - whole * -2.12194440e-4f;
+    floats y = (floats){0} + 1.9875691500e-4f;
+    y = y * f + 1.3981999507e-3f;
+    y = y * f + 8.3334519073e-3f;
+    y = y * f + 4.1665795894e-2f;
+    y = y * f + 1.6666665459e-1f;
+    y = y * f + 5.0000001201e-1f;
+    y = y * f * f + f + 1.0f;
+    const ints power = (__builtin_convertvector(whole, ints) + 127) << 23;
+    return y * (floats)power;
+}
+
+INLINE floats activated(int64_t activation, floats x) {
+    if (activation == SILU) return x / (1.0f + exponential(-x));
+    if (activation == GELU_TANH) { /* x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3) */
+        const floats inner = 1.5957691216057308f * (x + 0.044715f * x * x * x);
+        return x / (1.0f + exponential(-inner));
+    }
+    floats y;
+    for (int i = 0; i < LANES; i++) y[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678f));
+    return y;
+}
+
+static void normalized(const float *x, const float *weight, int64_t count, float epsilon, float *to) {
+    floats squares = {0};
+    for (int64_t i = 0; i < count; i += LANES) {
+        const floats v = *(const floats *)(x + i);
+        squares += v * v;
+    }
+    const float by = 1.0f / sqrtf(total(squares) / (float)count + epsilon);
+    for (int64_t i = 0; i < count; i += LANES)
+        *(floats *)(to + i) = *(const floats *)(x + i) * by * *(const floats *)(weight + i);
+}
