@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 import yarl
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bainmarie.api.errors import answer
 from bainmarie.asgi import ClientLeft, while_connected
@@ -33,15 +33,19 @@ class Forward:
         body = await _whole(receive)
         if body is None:
             return
+        to = self.to
+        if not to:  # the other one has died meanwhile, before it served
+            await self._app(scope, _again(body, receive), send)
+            return
         try:
-            await while_connected(receive, self._pass_on(scope, body, send))
+            await while_connected(receive, self._pass_on(to, scope, body, send))
         except ClientLeft:
             return
         except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError) as error:  # before its answer began
             refusal = GatewayUnreachable(f"the gateway that has taken over does not answer: {error}")
             await answer(refusal)(scope, receive, send)
 
-    async def _pass_on(self, scope: Scope, body: bytes, send: Send) -> None:
+    async def _pass_on(self, to: str, scope: Scope, body: bytes, send: Send) -> None:
         path = scope["raw_path"].decode("latin-1") + ("?" + scope["query_string"].decode("latin-1")).rstrip("?")
         session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None),
@@ -53,7 +57,7 @@ class Forward:
             session,
             session.request(
                 scope["method"],
-                yarl.URL(self.to + path, encoded=True),
+                yarl.URL(to + path, encoded=True),
                 data=body or None,
                 headers=[(n.decode("latin-1"), v.decode("latin-1")) for n, v in _of_the_message(scope["headers"])],
                 allow_redirects=False,
@@ -81,3 +85,17 @@ async def _whole(receive: Receive) -> bytes | None:
         body += message.get("body", b"")
         if not message.get("more_body"):
             return bytes(body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """As `receive` was before the body was read."""
+    told = False
+
+    async def again() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
