@@ -89,6 +89,7 @@ class Fused:
                 made = Changes(self._structure, weights)
             except Unknown:
                 made = None
+            self._changes = {path: kept for path, kept in self._changes.items() if self.weights(path) is kept[0]}
             known = self._changes[adapter] = (weights, made)
         return known[1]
 
@@ -103,8 +104,8 @@ class Fused:
             positions.extend(range(memory.length, memory.length + count))
             owners.extend([number] * count)
             places.extend(range(len(tokens) - part.wanted, len(tokens)))
-        if not 0 <= min(tokens) <= max(tokens) < self._structure.vocabulary:
-            raise IndexError(f"token {max(tokens)} is not in the vocabulary of {self._structure.vocabulary}")
+        if not 0 <= min(tokens) <= max(tokens) < self._structure.tokens:
+            raise IndexError(f"token {max(tokens)} is not among the {self._structure.tokens} that have embeddings")
         self._angles.reach(max(positions) + 1)
         logits = torch.empty(len(places), self._structure.vocabulary)
         asked = _Pass(
@@ -134,5 +135,7 @@ def fused(model: Any, other: Packed, reference: probe.Reference) -> Fused | str:
         forward = Fused(model, other)
     except (Unknown, NoKernel) as error:
         return str(error)
+    except AttributeError as error:
+        return f"this release's code of it is another: {error}"
     fault = probe.fault(forward, reference, model.dtype)
     return f"compiled code: {fault}" if fault else forward

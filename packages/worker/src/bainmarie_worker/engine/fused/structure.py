@@ -79,11 +79,13 @@ class Structure:
         self.dtype: torch.dtype = model.dtype
         self.rotary: Any = body.rotary_emb
         self.vocabulary = int(model.get_output_embeddings().out_features)
+        """Logits of a row."""
         first = self.layers[0].self_attn
         size = int(first.head_dim)
         made = [self._layer(*pair, model.config) for pair in zip(self.layers, self.linears)]
         self._made = (Layer * len(made))(*made)
         embeddings = model.get_input_embeddings().weight
+        self.tokens = len(embeddings)
         _require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
         matrices = self._made[0].matrices
         self.decoder = Decoder(
@@ -125,10 +127,9 @@ class Structure:
         used = {id(value) for module in known for value in module.parameters()}
         for name, value in layer.named_parameters():
             _require(id(value) in used or ".lora_" in name, f"a layer with {name}")
-        window = getattr(attention if hasattr(attention, "sliding_window") else config, "sliding_window", None)
         return Layer(
             matrices=(Matrix * len(MATRICES))(*matrices),
-            window=window or 0,
+            window=_window(attention, config) or 0,
             **{name: self._norm(module) for name, module in norms.items() if module is not None},
         )
 
@@ -215,6 +216,17 @@ def _activation(function: Any) -> int:
         if torch.allclose(given, known(points), rtol=1e-5, atol=1e-6):
             return number
     raise Unknown(f"the activation {type(function).__name__}")
+
+
+def _window(attention: Any, config: Any) -> int | None:
+    """Tokens that a layer sees; None for all."""
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window  # type: ignore[no-any-return]
+    window: int | None = (
+        getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    )
+    _require(window is None or not hasattr(config, "max_window_layers"), "windows in some layers that it does not name")
+    return window
 
 
 def _linears(layer: Any) -> list[Any]:
