@@ -1,4 +1,4 @@
-/* A decoder's forward pass for a few rows, as one call: each weight is read once, in the layout of the checkpoint.
+/* A decoder's forward pass, as one call: each weight is read once, in the layout of the checkpoint.
  *
  * A row is one token of one sequence. The pass is a list of phases; in each, the threads of a team take pieces of work
  * until none is left, and wait for each other at its end. Sums are made in float32 in an order that depends on
@@ -239,9 +239,9 @@ static void share(state *s) {
 }
 
 static char *taken(char **from, int64_t bytes) {
-    char *here = *from;
+    char *start = *from;
     *from += (bytes + 63) / 64 * 64;
-    return here;
+    return start;
 }
 
 /* One pass. 0, or 1 where there was no memory for it. One call at a time. */

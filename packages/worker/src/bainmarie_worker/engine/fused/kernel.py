@@ -43,8 +43,10 @@ def kernel() -> ctypes.CDLL:
 
 
 def _compile(path: Path) -> None:
+    if sys.platform == "win32":
+        raise NoKernel("the decoder was never compiled on Windows")
     compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or ""]
-    if sys.platform == "win32" or not compiler[0]:
+    if not compiler[0]:
         raise NoKernel("there is no C compiler (cc); with one, generating is about twice as fast")
     native = _NATIVE.get(platform.machine().lower())
     if native is None:
