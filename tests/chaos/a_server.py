@@ -176,14 +176,13 @@ class Requests(BaseHTTPRequestHandler):
                 self.pause(number)
                 self.event({"choices": [{"index": 0, "delta": {"content": f"{number} "}, "finish_reason": None}]})
             self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            note(self.server.given, "done")  # before its reader can know
             self.chunk(b"data: [DONE]\n\n")
             if not self.server.given.http10:
                 self.wfile.write(b"0\r\n\r\n")
         except OSError:
             note(self.server.given, "cancelled")
             self.close_connection = True
-            return
-        note(self.server.given, "done")
 
     def pause(self, number: int) -> None:
         given = self.server.given

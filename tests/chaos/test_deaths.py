@@ -220,8 +220,9 @@ async def test_lives_leave_nothing_open(tmp_path: Path, measured: Measured) -> N
             files = sum(len(files) for _, _, files in os.walk(house.home))
             return own.num_fds(), own.num_threads(), len(own.children(recursive=True)), files
 
-        for name in ("dies", "m") * times(10, 15):  # the pool of threads grows to its bound
+        for name in ("dies", "m") * times(2, 15):
             await one(name)
+        await house.fill_pool("m")
         before, memory = open_things(), own.memory_info().rss
         for name, many in (("dies", crashes), ("m", cycles)):
             for _ in range(many):

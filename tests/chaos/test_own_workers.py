@@ -174,12 +174,7 @@ async def test_its_lives_leave_nothing_open(kind: str, tmp_path: Path, kept_home
 
         for number in range(times(6, 20)):
             await one(killed=number % 2 == 0)
-        threads = 0
-        while (
-            own.num_threads() > threads
-        ):  # the pool of threads grows to its bound, one for each job that finds none idle
-            threads = own.num_threads()
-            await asyncio.gather(*(house.http.get("/api/models/demo/plan") for _ in range(64)))
+        await house.fill_pool("demo")
         before, memory = open_things(), own.memory_info().rss
         for number in range(2 * many):
             await one(killed=number % 2 == 0)

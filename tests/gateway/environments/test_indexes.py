@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -162,10 +163,18 @@ async def test_failed_index_does_not_show_its_password(
 
 
 async def test_unreachable_pytorch_index_falls_back_and_says_so_once(tmp_path: Path, seen: list[Progress]) -> None:
-    """Behind a dead proxy the fallback fails too, but it has been tried, and told."""
-    environ = {"UV_HTTP_RETRIES": "0", "ALL_PROXY": "http://127.0.0.1:1", "UV_CACHE_DIR": str(tmp_path / "cache")}
-    with pytest.raises(EnvironmentFailed) as failure:
-        await EnvironmentStore(tmp_path, environ).ensure(TORCH, seen.append)
+    """Behind a proxy that reaches nothing the fallback fails too, but it has been tried, and told."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"pytorch" not in await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(2)  # uv asks both indexes at once: the one of PyTorch fails first
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        address = "http://127.0.0.1:{1}".format(*proxy.sockets[0].getsockname())
+        environ = {"UV_HTTP_RETRIES": "0", "ALL_PROXY": address, "UV_CACHE_DIR": str(tmp_path / "cache")}
+        with pytest.raises(EnvironmentFailed) as failure:
+            await EnvironmentStore(tmp_path, environ).ensure(TORCH, seen.append)
     assert [progress.detail for progress in seen].count(INDEX_FALLBACK) == 1
     assert failure.value.code == "no_network"
     assert "pytorch" not in failure.value.message, "the reported failure is the second one"

@@ -163,7 +163,6 @@ def _show(info: GatewayInfo, settings: Settings) -> None:
     names = ", ".join(spec.name for spec in settings.catalog())
     terminal.say(f"bainmarie {info.version} serves at {info.address}")
     terminal.say(f"models: {names}")
-    terminal.say("Ctrl-C stops it", dim=True)
     keys = settings.gateway.api_keys
     threading.Thread(target=_follow, args=(info.address, keys[0] if keys else None), daemon=True).start()
 
@@ -179,6 +178,8 @@ def _follow(address: str, key: str | None) -> None:
     with Client(address, lambda: key) as client, suppress(GatewayUnreachable):  # It stops: that is said elsewhere.
         with client.events("GET", "/api/events") as stream:
             for event in stream:
+                if event.name == "snapshot":  # the first one: no step is missed from here on
+                    terminal.say("Ctrl-C stops it", dim=True)
                 if event.name == "model":
                     clock = clocks.setdefault(event.data["id"], StageClock())
                     clock.see(event.data)
