@@ -19,9 +19,8 @@ from time import perf_counter
 sys.path.append(str(Path(__file__).resolve().parent))
 
 from contest.bench import LARGE, SMALL, START, Bench
-from contest.machine import bandwidth, facts, read_for_a_token
+from contest.machine import Memory, facts, read_for_a_token
 from contest.report import tables
-from contest.targets import CEILING
 from contest.works import works
 from contest.workshop import models
 from rivals import CONTENDERS
@@ -30,19 +29,19 @@ from rivals import CONTENDERS
 def main() -> int:
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    bench = Bench([CONTENDERS[name] for name in options.only], options.work, quick=options.quick)
     began, load, interrupted = perf_counter(), os.getloadavg()[0], False
-    rates: list[float] = []
-    try:
-        models()
-        rates.append(bandwidth())
-        ceiling = rates[0] * 1e9 / read_for_a_token(bench.large)
-        bench.results[CEILING] = {row: ceiling for _, row in bench.rows() if row.startswith("decode at")}
-        bench.run()
-        rates.append(bandwidth())
-    except KeyboardInterrupt:
-        interrupted = True
-    text = page(bench, facts(rates, load), perf_counter() - began, interrupted=interrupted)
+    models()
+    with Memory() as memory:
+
+        def ceiling(checkpoint: str) -> float:
+            return memory.read() * 1e9 / read_for_a_token(checkpoint)
+
+        bench = Bench([CONTENDERS[name] for name in options.only], options.work, ceiling, quick=options.quick)
+        try:
+            bench.run()
+        except KeyboardInterrupt:
+            interrupted = True
+    text = page(bench, facts(memory.rates, load), perf_counter() - began, interrupted=interrupted)
     print(text)
     if options.save:
         (Path(__file__).parent / "results" / f"{options.save}.md").write_text(text + "\n")
@@ -52,13 +51,10 @@ def main() -> int:
 def page(bench: Bench, machine: str, seconds: float, *, interrupted: bool) -> str:
     """What is printed and saved."""
     many = "one measurement each" if bench.times == 1 else f"medians of {bench.times}"
-    ceiling = bench.results.get(CEILING, {})
     lines = [
         "## The engine beside its rivals",
         f"\n{machine}; {many}; {seconds / 60:.1f} minutes{', INTERRUPTED' if interrupted else ''}. "
-        "bf16 unless it says int8; percentages are of the memory ceiling"
-        + "".join(f" ({value:.1f} tok/s)" for value in list(ceiling.values())[:1] if isinstance(value, float))
-        + ".",
+        "bf16 unless it says int8; percentages are of what memory allowed at that time.",
         "\n" + "; ".join(contender.version for contender in bench.contenders) + ".",
         tables(bench.rows(), [contender.name for contender in bench.contenders], bench.results),
     ]

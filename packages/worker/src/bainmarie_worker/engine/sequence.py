@@ -77,21 +77,34 @@ _Item = Union[int, Drawn, Finish, BaseException]
 class TokenStream:
     """The tokens of one sequence as they come: written by the engine's thread, read on one event loop.
 
-    `async for` gives tokens (`Drawn` where probabilities were asked for) without the end token; then `finish` is set.
-    An error of the engine is raised there.
+    `async for` gives lists of what has come since (`Drawn` where probabilities were asked for), at least one token
+    each, without the end token; then `finish` is set. An error of the engine is raised there.
     """
 
-    def __init__(self, sequence: Sequence, on_end: Callable[[TokenStream], None] = lambda stream: None) -> None:
-        """`on_end` is called on the event loop once the last item has come, read or not."""
+    def __init__(
+        self,
+        sequence: Sequence,
+        on_end: Callable[[TokenStream], None] = lambda stream: None,
+        pace: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`on_end` is called on the event loop once the last item has come, read or not.
+
+        Between two lists pass `pace()` seconds at least, but for the last.
+        """
         self.sequence = sequence
         self.finish: Finish | None = None
         self.cancelled = threading.Event()
         """For the engine: stop within one step."""
         self._on_end = on_end
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._items: deque[_Item] = deque()
         self._fresh = asyncio.Event()
         self._waking = False
+        self._resting = False
+        self._ended = False
+        self._given: float | None = None
+        """When the last list was, in the loop's time."""
 
     def cancel(self) -> None:
         """Frees the engine within one step. Harmless when the sequence has ended."""
@@ -99,18 +112,17 @@ class TokenStream:
 
     def put(self, item: _Item) -> None:
         """From any thread. Items that come faster than they are read cost one wake-up together."""
-        self._items.append(item)
         if not isinstance(item, (int, Drawn)):
+            self._ended = True
             self._loop.call_soon_threadsafe(self._on_end, self)
-        if not self._waking:
+        self._items.append(item)
+        if not self._waking and (self._ended or not self._resting):
             self._waking = True
             self._loop.call_soon_threadsafe(self._wake)
 
     async def started(self) -> None:
         """True on return: the first token or the end is there. Raises the engine's error if that came first."""
-        while not self._items:
-            self._fresh.clear()
-            await self._fresh.wait()
+        await self._come()
         first = self._items[0]
         if isinstance(first, BaseException):
             raise first
@@ -118,17 +130,21 @@ class TokenStream:
     def __aiter__(self) -> TokenStream:
         return self
 
-    async def __anext__(self) -> Token:
-        while not self._items:
-            self._fresh.clear()
-            await self._fresh.wait()
+    async def __anext__(self) -> list[Token]:
+        await self._rest()
+        await self._come()
+        self._given = self._loop.time()
+        tokens: list[Token] = []
+        while self._items and isinstance(self._items[0], (int, Drawn)):
+            tokens.append(self._items.popleft())  # type: ignore[arg-type]
+        if tokens:
+            return tokens
         item = self._items.popleft()
         if isinstance(item, Finish):
             self.finish = item
             raise StopAsyncIteration
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        assert isinstance(item, BaseException)
+        raise item
 
     async def drain(self) -> Finish:
         """Cancels and waits for the end, which comes within one step. Tokens that still came are dropped."""
@@ -138,9 +154,31 @@ class TokenStream:
         assert self.finish is not None
         return self.finish
 
+    async def _come(self) -> None:
+        """Returns when there is something to read."""
+        while not self._items:
+            self._fresh.clear()
+            await self._fresh.wait()
+
+    async def _rest(self) -> None:
+        """Until it is time for the next list, or the end is there. Tokens that come meanwhile wake nobody."""
+        left = 0.0 if self._given is None else self._given + self._pace() - self._loop.time()
+        if left <= 0:
+            return
+        self._resting = True
+        self._fresh.clear()
+        timer = self._loop.call_later(left, self._fresh.set)
+        try:
+            if not self._ended:
+                await self._fresh.wait()
+        finally:
+            timer.cancel()
+            self._resting = False
+
     def _wake(self) -> None:
         self._waking = False
-        self._fresh.set()
+        if self._ended or not self._resting:
+            self._fresh.set()
 
 
 Adapter = Optional[str]

@@ -157,5 +157,5 @@ static void attention(state *s, int64_t at, float *own) {
     const int64_t heads = s->model->key_heads;
     for (int64_t p = piece(); p < s->shares * heads; p = piece())
         attend(s, at, s->starts[p / heads], s->starts[p / heads + 1], p % heads, own);
-    meet();
+    meet(begin_of(&s->model->layers[at].matrices[OUT]));
 }

@@ -43,7 +43,7 @@ static void reduce(state *s, int64_t at, const int *which, int count, const floa
         const int64_t in = s->model->layers[at].matrices[which[m]].in;
         product(FLOAT32, c->down, in, 0, c->rank, x + r * in, 1, s->reduced + (m * rows + r) * rank, rank);
     }
-    meet();
+    meet((soon){0});
 }
 
 /* Bias, scale and adapters on outputs `first` to `last`, in to[row * stride + output - first]. */
@@ -64,13 +64,14 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
     }
 }
 
-static void norm_rows(state *s, const float *weight, int64_t kind) {
-    const int64_t hidden = s->model->hidden;
+/* Normalized rows as input of matrices, of which `first` is the first. */
+static void norm_rows(state *s, const float *weight, const matrix *first) {
+    const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
         prepare(kind, s->plain + r * hidden, s->input + r * hidden * INPUT_BYTES(kind), hidden);
     }
-    meet();
+    meet(begin_of(first));
 }
 
 static void project(state *s, int64_t at) {
@@ -92,7 +93,7 @@ static void project(state *s, int64_t at) {
         product(w->kind, w->weight, w->in, first, last, s->input, s->asked->rows, to[m] + first, w->out);
         completed(s, at, which[m], m, w, first, last, to[m] + first, w->out);
     }
-    meet();
+    meet(begin_of(&l->matrices[OUT]));
 }
 
 INLINE void rotate(float *restrict x, const float *restrict cosines, const float *restrict sines, int64_t rotary) {
@@ -123,18 +124,19 @@ static void place_rows(state *s, int64_t at) {
         store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,
               remembered(s, r, at, 1, head) + position * row_bytes, m->size);
     }
-    meet();
+    meet(begin_of(&l->matrices[OUT]));
 }
 
-/* Rows of what attention or the perceptron gave, made input. */
-static void prepare_rows(state *s, const float *from, char *to, int64_t count, int64_t kind) {
+/* Rows of what attention or the perceptron gave, made input of the next matrix. */
+static void prepare_rows(state *s, const float *from, char *to, const matrix *next) {
+    const int64_t count = next->in, kind = next->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece())
         prepare(kind, from + r * count, to + r * count * INPUT_BYTES(kind), count);
-    meet();
+    meet(begin_of(next));
 }
 
-/* stream += matrix x input */
-static void add(state *s, int64_t at, int which, const float *plain, const char *input, float *own) {
+/* stream += matrix x input; `next` is the matrix that comes after it */
+static void add(state *s, int64_t at, int which, const matrix *next, const float *plain, const char *input, float *own) {
     const matrix *w = &s->model->layers[at].matrices[which];
     const int64_t hidden = s->model->hidden, size = piece_size(w->out, here.threads), rows = s->asked->rows;
     reduce(s, at, &which, 1, plain);
@@ -145,7 +147,7 @@ static void add(state *s, int64_t at, int which, const float *plain, const char 
         for (int64_t r = 0; r < rows; r++)
             for (int64_t o = first; o < last; o++) s->stream[r * hidden + o] += own[r * size + o - first];
     }
-    meet();
+    meet(begin_of(next));
 }
 
 static void perceptron(state *s, int64_t at, float *own) {
@@ -167,8 +169,8 @@ static void perceptron(state *s, int64_t at, float *own) {
                 *(floats *)(s->seen + r * gate->out + first + o) = activated(s->model->activation, g) * u;
             }
     }
-    meet();
-    prepare_rows(s, s->seen, s->second, gate->out, l->matrices[DOWN].kind);
+    meet(begin_of(&l->matrices[DOWN]));
+    prepare_rows(s, s->seen, s->second, &l->matrices[DOWN]);
 }
 
 static void begin(state *s) {
@@ -180,7 +182,7 @@ static void begin(state *s) {
         else
             for (int64_t i = 0; i < m->hidden; i++) to[i] = from_bf16(((const uint16_t *)m->embeddings)[at + i]);
     }
-    meet();
+    meet(begin_of(&m->layers[0].matrices[QUERY]));
 }
 
 static void finish(state *s) {
@@ -191,7 +193,7 @@ static void finish(state *s) {
         normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->plain + w * m->hidden);
         prepare(head->kind, s->plain + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
     }
-    meet();
+    meet(begin_of(head));
     for (int64_t first = piece() * size; wanted && first < head->out; first = piece() * size) {
         const int64_t last = first + size < head->out ? first + size : head->out;
         float *to = s->asked->logits + first;
@@ -203,7 +205,6 @@ static void finish(state *s) {
                 if (head->bias) *y += head->bias[o];
             }
     }
-    meet();
 }
 
 static void run(void *argument, unsigned thread) {
@@ -213,15 +214,16 @@ static void run(void *argument, unsigned thread) {
     begin(s);
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
-        norm_rows(s, l->before, l->matrices[QUERY].kind);
+        const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
+        norm_rows(s, l->before, &l->matrices[QUERY]);
         project(s, at);
         place_rows(s, at);
         attention(s, at, own);
-        prepare_rows(s, s->seen, s->input, m->heads * m->size, l->matrices[OUT].kind);
-        add(s, at, OUT, s->seen, s->input, own);
-        norm_rows(s, l->after, l->matrices[GATE].kind);
+        prepare_rows(s, s->seen, s->input, &l->matrices[OUT]);
+        add(s, at, OUT, &l->matrices[GATE], s->seen, s->input, own);
+        norm_rows(s, l->after, &l->matrices[GATE]);
         perceptron(s, at, own);
-        add(s, at, DOWN, s->seen, s->second, own);
+        add(s, at, DOWN, after, s->seen, s->second, own);
     }
     finish(s);
 }

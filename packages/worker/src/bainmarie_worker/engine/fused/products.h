@@ -1,6 +1,7 @@
 /* Rows of input times matrices, whose weights are read in the layout of the checkpoint. */
 #pragma once
 #include "model.h"
+#include "team.h"
 #include "vectors.h"
 
 #if HAS_DOT
@@ -138,4 +139,12 @@ static void product(int64_t kind, const void *weight, int64_t in, int64_t first,
     if (kind == FLOAT32) product_of(FLOAT32, weight, in, first, last, x, rows, to, stride);
     else if (kind == BFLOAT16) product_of(BFLOAT16, weight, in, first, last, x, rows, to, stride);
     else product_of(INT8, weight, in, first, last, x, rows, to, stride);
+}
+
+#define SOON 65536
+
+/* What of a matrix is worth having nearby before its product begins. */
+static soon begin_of(const matrix *m) {
+    const int64_t bytes = m->in * m->out * WEIGHT_BYTES(m->kind);
+    return (soon){m->weight, (const char *)m->weight + (bytes < SOON ? bytes : SOON)};
 }
