@@ -31,7 +31,9 @@ pytestmark = pytest.mark.usefixtures("subreaper")
 class One:
     """A supervisor, with all that it needs to hand its workers over or to get some."""
 
-    def __init__(self, home: Path, models: Sequence[ModelSpec], *, forked: bool = False, survive: float = 0.0) -> None:
+    def __init__(
+        self, home: Path, models: Sequence[ModelSpec], *, forked: bool = False, takes_over: bool = False
+    ) -> None:
         async def prepare(models: Any, report: Any) -> LaunchSpec:
             return launch_spec(models, home, *(["pass"] if forked else []))
 
@@ -45,7 +47,7 @@ class One:
             home,
             EventBus(),
             prepare=prepare,
-            succession=Succession(self.records, survive),
+            succession=Succession(self.records, takes_over=takes_over),
         )
 
     async def adopt(self) -> None:
@@ -76,7 +78,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 @pytest.mark.parametrize("forked", [False, True], ids=["fresh", "forked"])
 async def test_a_ready_worker_goes_over_as_it_is(make: Make, model: Callable[..., ModelSpec], forked: bool) -> None:
     models = [model("m", keep_alive=600.0), model("pirate", adapter="/adapter", keep_alive=600.0), model("cold", x=1)]
-    old, new = make(models, forked=forked), make(models, forked=forked)
+    old, new = make(models, forked=forked), make(models, forked=forked, takes_over=True)
     await old.supervisor.load("m")
     await old.supervisor.load("pirate")
     before = old.supervisor.status_of("m")
@@ -165,7 +167,7 @@ async def test_a_released_worker_starts_nothing_more(make: Make, model: Callable
 
 async def test_the_last_use_counts(make: Make, model: Callable[..., ModelSpec]) -> None:
     models = [model("m", keep_alive=3.0)]
-    old, new = make(models), make(models)
+    old, new = make(models), make(models, takes_over=True)
     began = time.monotonic()
     await old.supervisor.load("m")
     old.supervisor.hand_over()
@@ -176,6 +178,25 @@ async def test_the_last_use_counts(make: Make, model: Callable[..., ModelSpec]) 
         while new.supervisor.status_of("m").state != "unloaded":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert time.monotonic() - began > 2.9
+
+
+async def test_nobody_waits_for_the_requests_of_a_gateway_that_is_dead(
+    make: Make, model: Callable[..., ModelSpec]
+) -> None:
+    """What it had written down last says that its worker was busy."""
+    old, new = make([model("m", keep_alive=600.0)]), make([model("m", keep_alive=600.0)])
+    await old.supervisor.load("m")
+    async with old.supervisor.lease("m"):
+        old.supervisor.hand_over()
+    (record,) = old.records.all()
+    assert record.note is not None
+    assert record.note["busy"]
+    await new.adopt()
+    async with new.supervisor.lease("m", keep_alive=0):
+        pass
+    async with asyncio.timeout(20):
+        while new.supervisor.status_of("m").state != "unloaded":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_without_survival_an_adopted_worker_ends_with_its_gateway(

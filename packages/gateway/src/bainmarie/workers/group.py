@@ -71,7 +71,7 @@ class Group:
         self.identity = identity
         self._succession = self._lent = succession
         self._adopted = False
-        self._guests = False  # requests of the gateway before this one may be in the worker still
+        self._guests = False  # requests of a gateway that was replaced may be in the worker still; its end is told
         self.promised: Sizes | None = None
         """What its worker may take; None while it has none."""
         self._admission = admission
@@ -172,7 +172,8 @@ class Group:
     async def adopt(self, launched: LaunchedWorker, note: Note) -> None:
         """Goes on with the worker of another gateway. How long it stays counts from its last use there, if known."""
         await self._admission.promise(self)
-        self._adopted, self._guests = True, note.busy
+        self._adopted = True
+        self._guests = note.busy and self._succession is not None and self._succession.takes_over
         self.worker.adopt(launched, note)
         self.adapters.adopt(note.adapters)
         loop = asyncio.get_running_loop().time() - time.time()
