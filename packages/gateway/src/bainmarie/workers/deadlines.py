@@ -1,11 +1,17 @@
-"""How long a worker may be silent on its way up: a pure function."""
+"""How long a worker may be silent on its way up: a pure function, and a wait that is fair to it."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bainmarie.workers.limits import Limits
 from bainmarie.workers.states import State
+
+_BREATH = 0.1
+"""Seconds in which what has come meanwhile is read."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +35,19 @@ def deadline(state: State, name: str, limits: Limits, started: float, heard: flo
     if stalled < too_long:
         return Deadline(stalled, "stalled", f"the load of {name!r} made no progress for {limits.stall:g} s")
     return Deadline(too_long, "load_too_long", f"the load of {name!r} took more than {limits.load:g} s")
+
+
+@asynccontextmanager
+async def until(at: float | None) -> AsyncIterator[None]:
+    """As `asyncio.timeout_at`, but what came in time counts where this process was held up (Ctrl-Z, a busy machine).
+
+    Its timers and its mail then wait for it together, and the timers would be heard first.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        handle = None if at is None else loop.call_at(at, lambda: limit.reschedule(loop.time() + _BREATH))
+        try:
+            yield
+        finally:
+            if handle is not None:
+                handle.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import psutil
@@ -18,6 +19,8 @@ _BUSY = 30
 """Times `silence`: even one that computes must have sent something by then."""
 _LOOKS = 20
 """Looks at the clock in one `silence`."""
+_HELD_UP = 0.5
+"""Seconds by which a probe's end is late where this process did not run, nor perhaps the worker: nothing is known."""
 
 Probe = tuple[str, dict[str, object]]
 """Path and body of a request for one token."""
@@ -51,8 +54,11 @@ class Pulse:
             if silent < limits.silence:
                 continue
             before = await asyncio.to_thread(tree_seconds, self._root)
+            asked = time.monotonic()
             if await self._answers():
                 self._client.hear()
+                continue
+            if time.monotonic() - asked > limits.probe + _HELD_UP:
                 continue
             worked = await asyncio.to_thread(tree_seconds, self._root) - before
             if self._client.silent() < limits.silence:

@@ -21,7 +21,7 @@ from bainmarie.workers import oom, readiness
 from bainmarie.workers.accelerators import Accelerators
 from bainmarie.workers.backoff import BackOff
 from bainmarie.workers.client import WorkerClient
-from bainmarie.workers.deadlines import deadline
+from bainmarie.workers.deadlines import deadline, until
 from bainmarie.workers.death import death
 from bainmarie.workers.failure import Failure
 from bainmarie.workers.launch import LaunchedWorker, Launcher, LaunchSpec
@@ -311,7 +311,7 @@ class Worker:
         """The next event, or LoadFailed where it takes longer than the state allows."""
         limit = deadline(self.state, self.models[0].name, self._limits, self._started_at, self._heard_at)
         try:
-            async with asyncio.timeout_at(limit.at):
+            async with until(limit.at):
                 event = await anext(events)
         except TimeoutError:
             raise LoadFailed(limit.message, code=limit.code, hint="See `bain logs`.", log_tail=self.tail()) from None
