@@ -14,11 +14,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import cast
 
+import psutil
+
 from bainmarie.workers.launch import LocalWorker
 from bainmarie_protocol import Spawned
 
-_PATIENCE = 5.0
-"""For the shim to see that its gateway is gone, and to answer."""
+_PATIENCE = 20.0
+"""For a shim that lives to see that its gateway is gone, and to answer: an instant, but on a busy machine."""
 _PAUSE = 0.01
 
 
@@ -30,7 +32,7 @@ async def adopt(word: str, path: str, shim: int, worker: int, log: Path) -> Loca
     """The worker whose shim has that pid and knows that word. AdoptionFailed; then nothing has changed."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            connection = await _connected(path)
+            connection = await _connected(path, shim)
             adopted = LocalWorker(log)
             try:
                 _check_peer(connection, shim)
@@ -54,8 +56,8 @@ async def adopt(word: str, path: str, shim: int, worker: int, log: Path) -> Loca
     return adopted
 
 
-async def _connected(path: str) -> socket.socket:
-    """OSError after the caller's patience is the caller's to see."""
+async def _connected(path: str, shim: int) -> socket.socket:
+    """AdoptionFailed where that shim is dead."""
     loop = asyncio.get_running_loop()
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -64,12 +66,21 @@ async def _connected(path: str) -> socket.socket:
             await loop.sock_connect(connection, path)
         except (FileNotFoundError, ConnectionRefusedError):  # it has not seen yet that its gateway is gone
             connection.close()
+            if not _lives(shim):
+                raise AdoptionFailed("its shim has ended") from None
             await asyncio.sleep(_PAUSE)
         except BaseException:
             connection.close()
             raise
         else:
             return connection
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _check_peer(connection: socket.socket, shim: int) -> None:
