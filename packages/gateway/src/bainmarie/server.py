@@ -97,5 +97,5 @@ class Server(uvicorn.Server):
         # Not kept for uvicorn to raise again at its end: what comes after it must still run.
         if self.force_exit:
             os._exit(128 + sig)
-        self.force_exit = self.should_exit
+        self.force_exit = self.should_exit or self.replaced  # one that has left is on its way out already
         self.should_exit = True
