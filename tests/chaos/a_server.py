@@ -1,9 +1,10 @@
 """A server of the standard library alone that speaks a little of OpenAI's dialect, with faults on demand. A script.
 
     --port N | --socket PATH   where it listens
-    --log FILE                 one line for each event: `start PID`, `cancelled`, `done`
+    --log FILE                 one line for each event: `start PID MONOTONIC`, `cancelled`, `done`
 
 while it starts:   --load S            seconds until /health says 200; a line of log every 0.1 s
+                   --load-until FILE   the same until that file is there
                    --hang              /health says 503 for ever, and nothing is logged
                    --gil               C code holds the interpreter for ever: not even a thread of its own runs
                    --crash CODE        ends at once, with a last line
@@ -17,7 +18,7 @@ while it serves:   --token-seconds S   between two chunks
                    --grow BYTES        more memory with each request
                    --wedge             answers /health, and no request
                    --http10            bodies end with the connection, as HTTP/1.0 has it
-request:           {"n": chunks, "stream": bool}; echoes {"tag"}
+request:           {"n": chunks, "stream": bool, "until": FILE}; echoes {"tag"}; ends when that file is there
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ HOARD: list[bytearray] = []
 
 def main() -> None:
     given = parse()
-    note(given, f"start {os.getpid()}")
+    note(given, f"start {os.getpid()} {time.monotonic()}")
     if given.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -65,6 +66,7 @@ def main() -> None:
     for step in range(int(given.load / 0.1)):
         print(f"loading, step {step}", flush=True)
         time.sleep(0.1)
+    wait_for(given.load_until)
     if not given.hang:
         READY.set()
     threading.Event().wait()
@@ -78,6 +80,7 @@ def parse() -> argparse.Namespace:
         ("log", str, ""),
         ("gpu", str, ""),
         ("load", float, 0.0),
+        ("load-until", str, ""),
         ("crash", int, None),
         ("flood", int, 0),
         ("token-seconds", float, 0.0),
@@ -89,6 +92,11 @@ def parse() -> argparse.Namespace:
     for name in ("hang", "gil", "ignore-term", "daemon", "wedge", "http10"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser.parse_args()
+
+
+def wait_for(file: str) -> None:
+    while file and not os.path.exists(file):
+        time.sleep(0.01)
 
 
 def note(given: argparse.Namespace, text: str) -> None:
@@ -162,6 +170,7 @@ class Requests(BaseHTTPRequestHandler):
             return
         for number in range(chunks):
             self.pause(number)
+        wait_for(body.get("until", ""))
         message = {"role": "assistant", "content": "word " * chunks, "tag": body.get("tag")}
         self.answer(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
 
@@ -175,6 +184,7 @@ class Requests(BaseHTTPRequestHandler):
             for number in range(chunks):
                 self.pause(number)
                 self.event({"choices": [{"index": 0, "delta": {"content": f"{number} "}, "finish_reason": None}]})
+            wait_for(body.get("until", ""))
             self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
             note(self.server.given, "done")  # before its reader can know
             self.chunk(b"data: [DONE]\n\n")

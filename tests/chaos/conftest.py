@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -112,6 +113,12 @@ class House:
                 await asyncio.sleep(0.01)
         return status
 
+    async def busy(self, name: str) -> None:
+        """Waits until the model has a request under way."""
+        async with asyncio.timeout(PATIENCE):
+            while not (await self.status(name))["in_flight"]:
+                await asyncio.sleep(0.01)
+
     async def fill_pool(self, name: str) -> None:
         """The gateway's pool of threads grows to its bound, one for each job that finds none idle."""
         own, threads, same = psutil.Process(self.process.pid), 0, 0
@@ -208,5 +215,5 @@ def reap(process: psutil.Process) -> None:
 
 
 def at(values: list[float], part: float) -> float:
-    """The value below which that part of the values lies."""
-    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+    """The value below which that part of the values lies; not a number where there are none."""
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else math.nan

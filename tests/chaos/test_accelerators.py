@@ -75,7 +75,7 @@ async def measured(house: House, name: str) -> dict[str, int]:
 
 async def test_what_was_measured_counts_for_the_next_load(tmp_path: Path, driver: Driver) -> None:
     """Nothing is known of any of them before; then each is let in by what it held the last time."""
-    models = {"a": on(0, 5), "b": on(0, 3, "--token-seconds=0.05"), "c": on(0, 4), "other": on(1, 6)}
+    models = {"a": on(0, 5), "b": on(0, 3), "c": on(0, 4), "other": on(1, 6)}
     configuration = {"models": models, "memory": {"gpu": "90%"}}
     async with running(tmp_path, configuration, **driver.variables) as house:
         for name, gib in (("c", 4), ("b", 3), ("a", 5), ("other", 6)):
@@ -87,9 +87,9 @@ async def test_what_was_measured_counts_for_the_next_load(tmp_path: Path, driver
     async with running(tmp_path, configuration, **driver.variables) as house:
         for name in ("a", "other", "b"):
             assert (await house.ask(name, n=1)).status_code == 200
-        busy = asyncio.create_task(house.ask("b", n=80))
-        while not (await house.status("b"))["in_flight"]:
-            await asyncio.sleep(0.01)
+        gate = tmp_path / "gate"
+        busy = asyncio.create_task(house.ask("b", until=str(gate)))
+        await house.busy("b")
         plan = (await house.http.get("/api/models/c/plan")).json()
         assert (plan["fits"], plan["measured"], plan["accelerator_bytes"]) == (True, True, {"gpu0": 4 * GIB})
         assert plan["accelerator_budget_bytes"] == {"gpu0": 9 * GIB, "gpu1": 9 * GIB}
@@ -97,23 +97,24 @@ async def test_what_was_measured_counts_for_the_next_load(tmp_path: Path, driver
         assert (await house.ask("c", n=1)).status_code == 200
         states = {name: (await house.status(name))["state"] for name in models}
         assert states == {"a": "unloaded", "b": "ready", "c": "ready", "other": "ready"}
+        gate.touch()
         assert (await busy).status_code == 200
 
 
 async def test_a_load_that_cannot_fit_says_who_holds_what(tmp_path: Path, driver: Driver) -> None:
-    models = {"a": on(0, 6, "--token-seconds=0.05"), "b": on(0, 5)}
+    models, gate = {"a": on(0, 6), "b": on(0, 5)}, tmp_path / "gate"
     configuration = {"models": models, "memory": {"gpu": "9GiB"}}
     async with running(tmp_path, configuration, **driver.variables) as house:
         for name in ("b", "a"):
             assert (await house.ask(name, n=1)).status_code == 200
             await measured(house, name)
             await house.unload(name)
-        busy = asyncio.create_task(house.ask("a", n=60))
-        while not (await house.status("a"))["in_flight"]:
-            await asyncio.sleep(0.01)
+        busy = asyncio.create_task(house.ask("a", until=str(gate)))
+        await house.busy("a")
         told = (await house.ask("b")).json()["error"]
         assert told["code"] == "memory_full"
         assert "needs 5.00 GiB of gpu0 and does not fit into 9.00 GiB; held and in use: a 6.00 GiB" in told["message"]
+        gate.touch()
         assert (await busy).status_code == 200
 
 

@@ -24,7 +24,7 @@ async def grown(house: House, name: str) -> None:
 async def test_room_is_made_by_idle_models_alone(tmp_path: Path) -> None:
     models = {
         "a": model(HOLD, memory="200MiB"),
-        "b": model(HOLD, "--token-seconds=0.05", memory="200MiB"),
+        "b": model(HOLD, memory="200MiB"),
         "c": model(HOLD, memory="200MiB"),
         "huge": model(memory="1GiB"),
     }
@@ -38,16 +38,17 @@ async def test_room_is_made_by_idle_models_alone(tmp_path: Path) -> None:
         assert (await house.ask("c", n=1)).status_code == 200
         assert [(await house.status(name))["state"] for name in "abc"] == ["unloaded", "ready", "ready"]
 
-        busy = [asyncio.create_task(house.ask(name, n=60)) for name in ("b",)]
-        while not (await house.status("b"))["in_flight"]:
-            await asyncio.sleep(0.01)
+        gate = tmp_path / "gate"
+        busy = asyncio.create_task(house.ask("b", until=str(gate)))
+        await house.busy("b")
         answer = await house.ask("huge")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory_full")
         assert "b 0.1" in answer.json()["error"]["message"]
         assert (await house.status("c"))["state"] == "ready"  # it would not have helped
         assert (await house.ask("a", n=1)).status_code == 200  # c goes, though b was used longer ago
         assert [(await house.status(name))["state"] for name in "abc"] == ["ready", "ready", "unloaded"]
-        assert (await busy[0]).status_code == 200
+        gate.touch()
+        assert (await busy).status_code == 200
         plan = (await house.http.get("/api/models/c/plan")).json()
         assert plan["measured"]
         assert SIZE < plan["memory_bytes"] < 1.2 * SIZE

@@ -84,17 +84,19 @@ async def test_a_broken_file_changes_nothing_and_is_reported_with_its_line(tmp_p
 
 
 async def test_models_come_and_go_and_a_changed_one_restarts_after_its_requests(tmp_path: Path) -> None:
-    slow = "--token-seconds=0.05"
-    async with running(tmp_path, {"models": {"m": model(slow), "old": model()}}) as house:
+    gate = tmp_path / "gate"
+    async with running(tmp_path, {"models": {"m": model(), "old": model()}}) as house:
         pid = (await house.load("m"))["pid"]
         old = (await house.load("old"))["pid"]
-        asked = asyncio.create_task(house.ask("m", n=40, tag="before"))
-        while not (await house.status("m"))["in_flight"]:
-            await asyncio.sleep(0.01)
-        changed = {"models": {"m": model(slow, "--grow=1"), "new": model(preload=True)}}
+        asked = asyncio.create_task(house.ask("m", until=str(gate), tag="before"))
+        await house.busy("m")
+        changed = {"models": {"m": model("--grow=1"), "new": model(preload=True)}}
         await read_anew(house, json.dumps(changed))
         assert (await house.status("m"))["pid"] == pid  # it still answers
         late = asyncio.create_task(house.ask("m", n=1, tag="after"))
+        while not (await house.status("m"))["queued"]:
+            await asyncio.sleep(0.01)
+        gate.touch()
         assert (await asked).json()["choices"][0]["message"]["tag"] == "before"
         assert (await late).json()["choices"][0]["message"]["tag"] == "after"
         assert (await house.status("m"))["pid"] not in (0, pid)

@@ -22,7 +22,8 @@ from tests.conftest import BAIN, clean_environ
 
 from bainmarie.workers.records import Records
 
-SURVIVE = {"workers": {"survive": "20s"}}
+SURVIVE = {"workers": {"survive": "120s"}}
+"""Longer than any start of a gateway; what is left at the end of a test is ended with it."""
 
 
 @asynccontextmanager
@@ -143,8 +144,7 @@ async def test_a_killed_gateway_leaves_its_workers_to_the_next(tmp_path: Path) -
         before = [await house.load(name) for name in "ab"]
         tree = house.below()
         cut = asyncio.create_task(house.ask("a", n=10_000, stream=True))
-        while (await house.status("a"))["in_flight"] == 0:
-            await asyncio.sleep(0.01)
+        await house.busy("a")
         house.process.kill()
         house.process.wait()
         with pytest.raises(httpx2.HTTPError):
@@ -164,8 +164,8 @@ async def test_a_killed_gateway_leaves_its_workers_to_the_next(tmp_path: Path) -
             victim.kill()  # an adopted worker is watched as any other
             failed = await house.until("a", "failed")
             assert "SIGKILL" in failed["last_error"]["message"]
-            await house.unload("b")
-            assert (await house.status("b"))["state"] == "unloaded"
+            assert (await house.ask("b", keep_alive=0)).status_code == 200
+            await house.until("b", "unloaded")  # nobody waits for requests of the gateway that is dead
             async with asyncio.timeout(20):
                 while any(alive(process) for process in tree):
                     await asyncio.sleep(0.01)
@@ -175,17 +175,18 @@ async def test_a_killed_gateway_leaves_its_workers_to_the_next(tmp_path: Path) -
 async def test_workers_that_nobody_adopts_end_when_their_time_is_over(tmp_path: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
     models = {"a": model("--daemon"), "b": model("--ignore-term", listen="--socket={socket}")}
-    async with running(tmp_path, {"models": models, "workers": {"survive": "4s"}}) as house:
+    async with running(tmp_path, {"models": models, "workers": {"survive": "2s"}}) as house:
         for name in models:
             await house.load(name)
-        tree = house.below()
+        tree, lived = house.below(), dict[psutil.Process, float]()
+        killed = time.monotonic()
         house.process.kill()
         house.process.wait()
-        killed = time.monotonic()
-        await asyncio.sleep(1)  # a fourth of it: all must live
-        assert all(alive(process) for process in tree)
+        while len(lived) < len(tree):
+            lived |= {p: time.monotonic() - killed for p in tree if p not in lived and not alive(p)}
+            await asyncio.sleep(0.02)
+        assert min(lived.values()) >= 2
         await nothing_left(before)
-        assert time.monotonic() - killed > 3.9
         records = Records(house.home / "run" / "workers")
         assert not [word for word in words(records) if os.path.exists(records.socket(word))]
 
@@ -199,7 +200,7 @@ async def test_a_worker_that_loads_ends_with_its_gateway(tmp_path: Path) -> None
         house.process.wait()
         with pytest.raises(httpx2.HTTPError):
             await load
-        assert await nothing_left(before) < 10
+        await nothing_left(before)
 
 
 def _changed(configuration: dict[str, Any], house: House) -> None:
@@ -240,22 +241,23 @@ def _another_version(configuration: dict[str, Any], house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("spoil", "reason", "survive"),
     [
-        (_changed, "no such model any more, or has changed it"),
-        (_unknown, "no such model any more, or has changed it"),
-        (_another_number, "it ended with its gateway"),
-        (_another_boot, "it ended with its gateway"),
-        (_another_word, "does not know the word"),
-        (_another_version, "it belongs to bainmarie 0.0.1"),
+        (_changed, "no such model any more, or has changed it", "120s"),
+        (_unknown, "no such model any more, or has changed it", "120s"),
+        (_another_number, "it ended with its gateway", "120s"),
+        (_another_boot, "it ended with its gateway", "2s"),
+        (_another_word, "does not know the word", "120s"),
+        (_another_version, "it belongs to bainmarie 0.0.1", "120s"),
     ],
 )
 async def test_a_worker_whose_identity_is_not_proven_is_ended(
-    tmp_path: Path, spoil: Callable[[dict[str, Any], House], None], reason: str
+    tmp_path: Path, spoil: Callable[[dict[str, Any], House], None], reason: str, survive: str
 ) -> None:
+    """At once; where nothing of the record is true, when its time is over."""
     configuration: dict[str, Any] = {
         "models": {"a": model("--log", str(tmp_path / "a.starts"))},
-        "workers": {"survive": "9s"},
+        "workers": {"survive": survive},
     }
     async with running(tmp_path, configuration) as house:
         worker = psutil.Process((await house.load("a"))["pid"])
@@ -267,7 +269,7 @@ async def test_a_worker_whose_identity_is_not_proven_is_ended(
             assert reason in (tmp_path / "another.log").read_text()
             name = next(iter(configuration["models"]))
             assert (await house.status(name))["state"] == "unloaded"
-            async with asyncio.timeout(20):  # at once, or where nothing of the record is true, when its time is over
+            async with asyncio.timeout(20):
                 while alive(worker):
                     await asyncio.sleep(0.01)
             assert (await house.ask(name)).status_code == 200
@@ -275,8 +277,15 @@ async def test_a_worker_whose_identity_is_not_proven_is_ended(
 
 
 async def test_a_gateway_hands_over_when_its_loads_are_done(tmp_path: Path) -> None:
-    waits = "hands over once these are loaded or gone: a"
-    models = {"a": model("--log", str(tmp_path / "a.starts"), "--load", "12"), "b": model()}
+    waits, gate = "hands over once these are loaded or gone: a", tmp_path / "gate"
+    models = {"a": model("--log", str(tmp_path / "a.starts"), f"--load-until={gate}"), "b": model()}
+
+    async def load_when_waited_for() -> None:
+        log = tmp_path / "another.log"
+        while not log.exists() or waits not in log.read_text():
+            await asyncio.sleep(0.01)
+        gate.touch()
+
     async with running(tmp_path, {"models": models}) as house:
         asked = asyncio.create_task(house.ask("a"))
         await house.until("a", "loading")
@@ -293,7 +302,9 @@ async def test_a_gateway_hands_over_when_its_loads_are_done(tmp_path: Path) -> N
             impatient.wait()
         assert (await house.http.get("/api/status")).json()["gateway"]["pid"] == house.process.pid
         assert (await house.ask("b")).status_code == 200
+        loading = asyncio.create_task(load_when_waited_for())
         async with another(house, "--replace") as told:
+            await loading
             assert (await asked).status_code == 200
             assert (await house.http.get("/api/status")).json()["gateway"]["pid"] == told["pid"]
             assert (await house.status("a"))["state"] == "ready"
@@ -304,8 +315,7 @@ async def test_a_second_signal_ends_a_replaced_gateway_at_once(tmp_path: Path) -
     async with running(tmp_path, {"models": two_models(tmp_path)}) as house:
         await house.load("a")
         long = asyncio.create_task(house.ask("a", n=5000, stream=True))
-        while (await house.status("a"))["in_flight"] == 0:
-            await asyncio.sleep(0.01)
+        await house.busy("a")
         async with another(house, "--replace"):
             assert house.process.poll() is None
             house.process.send_signal(signal.SIGTERM)
@@ -319,13 +329,21 @@ async def test_a_second_signal_ends_a_replaced_gateway_at_once(tmp_path: Path) -
 
 
 async def test_keep_alive_runs_on(tmp_path: Path) -> None:
-    async with running(tmp_path, {"models": {"a": model(keep_alive="6s")}}) as house:
-        await house.load("a")
+    """Each model's own and a request's wish, which goes before it."""
+    models = {"a": model(keep_alive="3s"), "b": model(keep_alive=0)}
+    async with running(tmp_path, {"models": models}) as house:
+        assert (await house.ask("a")).status_code == 200
         used = time.monotonic()
+        assert (await house.ask("b", keep_alive="1h")).status_code == 200
+        old = await house.status("b")
         async with another(house, "--replace"):
-            assert (await house.status("a"))["state"] == "ready"
             await house.until("a", "unloaded")
-            assert 5 < time.monotonic() - used < 12
+            assert time.monotonic() - used > 2.9
+            kept = ("state", "pid", "last_used_at")
+            new = await house.status("b")
+            assert [new[key] for key in kept] == [old[key] for key in kept]
+            assert (await house.ask("b")).status_code == 200
+            await house.until("b", "unloaded")
 
 
 def words(records: Records) -> list[str]:
@@ -366,14 +384,14 @@ class Heir:
     async def has_the_socket(self) -> None:
         """Returns when the old gateway has handed over what it has."""
         own = psutil.Process(self.process.pid)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(one.status == psutil.CONN_LISTEN for one in own.net_connections("tcp")):
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.01)
 
     async def says(self, text: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while text not in self._log.read_text()[self._begins :]:
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.01)
 
     async def end(self) -> str:
         """What it has said on stdout, now that it is gone."""
@@ -407,7 +425,7 @@ async def test_a_gateway_that_ends_before_it_serves_has_changed_nothing(tmp_path
         pids = {name: (await house.load(name))["pid"] for name in "ab"}
         first, second = in_order_of_adoption(house)
         clients = Stream(house, 4)
-        for _ in range(times(2, 20)):
+        for _ in range(times(1, 20)):
             await clients.more(5)
             if step == "it fails by itself":
                 heir = Heir(house, on_a_full_disk)
@@ -434,8 +452,8 @@ async def test_a_gateway_that_ends_before_it_serves_has_changed_nothing(tmp_path
 
 async def test_a_gateway_is_killed_at_any_moment_of_taking_over(tmp_path: Path, measured: Measured) -> None:
     """From its first look at the old one until it serves; what is killed later was a gateway as any other."""
-    models, rounds, before = two_models(tmp_path), times(4, 60), 0
-    async with running(tmp_path, {"models": models, "workers": {"survive": "20s"}}) as house:
+    models, rounds, before = two_models(tmp_path), times(3, 60), 0
+    async with running(tmp_path, {"models": models}) as house:
         pids = {name: (await house.load(name))["pid"] for name in "ab"}
         for number in range(rounds):
             heir = Heir(house)
@@ -475,13 +493,12 @@ async def test_a_worker_that_dies_with_the_new_gateway_is_started_anew(tmp_path:
 
 async def test_an_adopted_worker_that_hangs_is_found(tmp_path: Path) -> None:
     """As any other: by its silence, while it has requests."""
-    limits = {"silence_limit": 2, "probe_limit": 1, "stop_grace": 0.5}
+    limits = {"silence_limit": 1, "probe_limit": 1, "stop_grace": 0.5, "retry_gap": 0}
     async with running(tmp_path, {"models": two_models(tmp_path), "workers": limits}) as house:
         pid = (await house.load("a"))["pid"]
         async with another(house, "--replace"):
-            asked = asyncio.create_task(house.ask("a", n=5000))
-            while not (await house.status("a"))["in_flight"]:
-                await asyncio.sleep(0.01)
+            asked = asyncio.create_task(house.ask("a", until=str(tmp_path / "never")))
+            await house.busy("a")
             assert (await house.status("a"))["pid"] == pid
             psutil.Process(pid).suspend()
             told = (await asked).json()["error"]
@@ -490,9 +507,5 @@ async def test_an_adopted_worker_that_hangs_is_found(tmp_path: Path) -> None:
                 while psutil.pid_exists(pid):
                     await asyncio.sleep(0.01)
             await house.until("a", "failed")
-            answer = await house.ask("a", n=1)
-            while answer.status_code == 503:  # until the gap after a failure is over
-                await asyncio.sleep(0.1)
-                answer = await house.ask("a", n=1)
-            assert answer.status_code == 200
+            assert (await house.ask("a", n=1)).status_code == 200
             assert len(starts(tmp_path, "a")) == 2
