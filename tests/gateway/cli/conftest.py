@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pexpect
+import psutil
 import pytest
 
 CALL = {"content": "I work it out.", "tool_calls": [{"name": "calculator", "arguments": {"expression": "173 * 29"}}]}
@@ -37,6 +38,8 @@ class Home:
     """A BAIN_HOME with a configuration, and the command line on it."""
 
     path: Path
+    terminals: list[pexpect.spawn] = field(default_factory=list)
+    """Those of the present test."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -61,7 +64,7 @@ class Home:
 
     def terminal(self, *arguments: str, env: Mapping[str, str] | None = None, columns: int = 100) -> pexpect.spawn:
         """`bain ARGUMENTS` in a terminal."""
-        return pexpect.spawn(
+        spawned = pexpect.spawn(
             sys.executable,
             ["-m", "bainmarie", *arguments],
             env={**self.environ, "TERM": "xterm", "NO_COLOR": "1", **(env or {})},
@@ -70,6 +73,8 @@ class Home:
             encoding="utf-8",
             timeout=60,
         )
+        self.terminals.append(spawned)
+        return spawned
 
     def pid(self) -> int | None:
         """Of the gateway that serves this home."""
@@ -77,6 +82,24 @@ class Home:
             return int(json.loads((self.path / "gateway.json").read_text())["pid"])
         except FileNotFoundError:
             return None
+
+    def close(self, kept: int | None) -> int | None:
+        """Ends terminals, and the gateway unless its pid is `kept`; the pid of one that had to be ended."""
+        patience = 20 if self.terminals else 0  # the gateway of a command ends when its terminal is closed
+        while self.terminals:
+            self.terminals.pop().close(force=True)
+        pid, ended = self.pid(), None
+        if pid in (kept, None):
+            return None
+        with suppress(psutil.NoSuchProcess):
+            gateway = psutil.Process(pid)
+            psutil.wait_procs([gateway], timeout=patience)
+            if gateway.is_running() and gateway.status() != psutil.STATUS_ZOMBIE:
+                gateway.kill()  # its workers see that
+                psutil.wait_procs([gateway], timeout=20)
+                ended = pid
+        (self.path / "gateway.json").unlink(missing_ok=True)
+        return ended
 
     @contextmanager
     def gateway(self) -> Iterator[None]:
@@ -97,6 +120,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Home:
     (path / "environments").symlink_to(kept_home / "environments", target_is_directory=True)
     (path / "bain.yaml").write_text(json.dumps(CONFIGURATION))
     return Home(path)
+
+
+@pytest.fixture(autouse=True)
+def no_gateway_left(home: Home) -> Iterator[None]:
+    """A test that leaves a gateway behind fails by itself; the next finds none."""
+    kept = home.pid()
+    yield
+    left = home.close(kept)
+    assert left is None, f"a gateway was left behind: pid {left}"
 
 
 @pytest.fixture
