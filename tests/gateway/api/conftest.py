@@ -33,6 +33,7 @@ models:
   other: {engine: fake, options: {token_seconds: 0.001}}
   slow: {engine: fake, options: {load_seconds: 1.5}}
   long: {engine: fake, options: {token_seconds: 0.02}}
+  quiet: {engine: fake, options: {token_seconds: 0.5}}
   broken: {engine: fake, options: {load_seconds: 1, fail_load: model_incomplete}}
   dies: {engine: fake, options: {crash_after_tokens: 2, token_seconds: 0.02}}
 """

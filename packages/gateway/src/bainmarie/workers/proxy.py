@@ -3,6 +3,7 @@
     model ready       the worker's own status, headers and bytes, unchanged
     model loading     stream: 200 at once, comments with the progress, then the worker's events
                       else: waits, then as above
+    worker silent     a stream gets a comment every 10 s, as while a long prompt is read; its status is 200 from then on
     worker dies       before anything was sent: an error status; in a stream: an error event, then [DONE];
                       in any other body: the connection breaks, so that no half answer passes for a whole one
     client leaves     the connection to the worker closes, which cancels the work there; a load goes on
@@ -13,13 +14,14 @@ Nothing is ever sent to a worker twice.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
-from bainmarie.asgi import DONE, EVENT_STREAM_HEADERS, ClientLeft, comment, event, while_connected
+from bainmarie.asgi import DONE, EVENT_STREAM_HEADERS, HEARTBEAT_SECONDS, ClientLeft, comment, event, while_connected
 from bainmarie.errors import BainError, WorkerDied
 from bainmarie.workers.client import WorkerResponse, error_of
 from bainmarie.workers.whole_events import WholeEvents
@@ -83,8 +85,9 @@ class PassThrough:
             async with AsyncExitStack() as stack:
                 async with self._loading_told(reply):
                     lease = await stack.enter_async_context(self._supervisor.lease(self._model, None, self._keep_alive))
-                request = lease.client.request("POST", self._path, self._body, _REQUEST_HEADERS)
-                await reply.relay(await stack.enter_async_context(request))
+                async with self._kept_alive(reply):
+                    request = lease.client.request("POST", self._path, self._body, _REQUEST_HEADERS)
+                    await reply.relay(await stack.enter_async_context(request))
         except BainError as error:
             if not reply.started:
                 raise
@@ -117,6 +120,28 @@ class PassThrough:
             await reply.comment(self._progress())
             pause = _COMMENT_SECONDS
 
+    @asynccontextmanager
+    async def _kept_alive(self, reply: _Reply) -> AsyncIterator[None]:
+        """Silence of a stream ends with a comment while the block runs; none is under way when it ends."""
+        if not self._stream:
+            yield
+            return
+        beating = asyncio.create_task(self._beat(reply))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.wait((beating,))
+
+    async def _beat(self, reply: _Reply) -> None:
+        with suppress(ClientLeft):  # the answer itself sees that too
+            while True:
+                await asyncio.sleep(max(0, HEARTBEAT_SECONDS - reply.silent()))
+                if reply.started and not reply.events:
+                    return
+                if reply.silent() >= HEARTBEAT_SECONDS:
+                    await reply.comment("still here")
+
     def _progress(self) -> str:
         status = self._supervisor.status_of(self._model)
         if status.progress is None:
@@ -133,6 +158,11 @@ class _Reply:
         self.started = False
         self.events = False
         """The body is a stream of server-sent events."""
+        self._last = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds since something was sent."""
+        return time.monotonic() - self._last
 
     async def comment(self, text: str) -> None:
         if not self.started:
@@ -174,6 +204,7 @@ class _Reply:
         try:
             async with asyncio.timeout(_READER_SECONDS):
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._last = time.monotonic()
         except TimeoutError:
             raise ClientLeft from None
 
