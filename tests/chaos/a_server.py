@@ -1,7 +1,7 @@
 """A server of the standard library alone that speaks a little of OpenAI's dialect, with faults on demand. A script.
 
     --port N | --socket PATH   where it listens
-    --log FILE                 one line for each event: `start PID MONOTONIC`, `cancelled`, `done`
+    --log FILE                 one line for each event: `start PID MONOTONIC`, `asked`, `cancelled`, `done`
 
 while it starts:   --load S            seconds until /health says 200; a line of log every 0.1 s
                    --load-until FILE   the same until that file is there
@@ -18,7 +18,8 @@ while it serves:   --token-seconds S   between two chunks
                    --grow BYTES        more memory with each request
                    --wedge             answers /health, and no request
                    --http10            bodies end with the connection, as HTTP/1.0 has it
-request:           {"n": chunks, "stream": bool, "until": FILE}; echoes {"tag"}; ends when that file is there
+request:           {"n": chunks, "stream": bool, "until": FILE}; echoes {"tag"}; ends when that file is there,
+                   or `cancelled` when its client leaves
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import ctypes
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import socketserver
@@ -163,6 +165,7 @@ class Requests(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if given.wedge:
             threading.Event().wait()
+        note(given, "asked")
         HOARD.append(bytearray(b"x" * given.grow))
         chunks = int(body.get("n", 3))
         if body.get("stream"):
@@ -170,7 +173,12 @@ class Requests(BaseHTTPRequestHandler):
             return
         for number in range(chunks):
             self.pause(number)
-        wait_for(body.get("until", ""))
+        try:
+            self.hold(body.get("until", ""))
+        except ConnectionResetError:
+            note(given, "cancelled")
+            self.close_connection = True
+            return
         message = {"role": "assistant", "content": "word " * chunks, "tag": body.get("tag")}
         self.answer(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
 
@@ -184,7 +192,7 @@ class Requests(BaseHTTPRequestHandler):
             for number in range(chunks):
                 self.pause(number)
                 self.event({"choices": [{"index": 0, "delta": {"content": f"{number} "}, "finish_reason": None}]})
-            wait_for(body.get("until", ""))
+            self.hold(body.get("until", ""))
             self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
             note(self.server.given, "done")  # before its reader can know
             self.chunk(b"data: [DONE]\n\n")
@@ -199,6 +207,11 @@ class Requests(BaseHTTPRequestHandler):
         if number == given.die_after:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(given.token_seconds)
+
+    def hold(self, file: str) -> None:
+        while file and not os.path.exists(file):
+            if select.select([self.connection], [], [], 0.01)[0]:
+                raise ConnectionResetError
 
     def event(self, data: dict[str, Any]) -> None:
         self.chunk(b"data: " + json.dumps(data).encode() + b"\n\n")

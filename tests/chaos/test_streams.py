@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from tests.chaos.conftest import House, at, crowded, model, running, times
+from tests.chaos.conftest import PATIENCE, House, at, crowded, model, running, times
 
 Measured = Callable[[str, str, str], None]
 
@@ -95,6 +95,51 @@ async def test_clients_who_leave_stop_the_work(tmp_path: Path, measured: Measure
     )
 
 
+async def test_a_client_who_leaves_is_noticed_in_every_phase(tmp_path: Path) -> None:
+    """While the model loads, in the line, before the first byte, in mid-answer."""
+    gate, never = tmp_path / "gate", str(tmp_path / "never")
+    log, late_log = tmp_path / "log", tmp_path / "late"
+    models = {"m": model(f"--log={log}", parallel=1), "late": model(f"--load-until={gate}", f"--log={late_log}")}
+
+    async def leaves(task: asyncio.Task[Any], name: str, what: str) -> dict[str, Any]:
+        task.cancel()
+        await asyncio.wait({task})
+        async with asyncio.timeout(PATIENCE):
+            while (status := await house.status(name))[what]:
+                await asyncio.sleep(0.01)
+        return status
+
+    async def said(word: str, times: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while Counter(log.read_text().split())[word] < times:
+                await asyncio.sleep(0.01)
+
+    async with running(tmp_path, {"models": models}) as house:
+        asking = asyncio.create_task(house.ask("late"))
+        await house.until("late", "loading")
+        assert (await leaves(asking, "late", "queued"))["state"] == "loading"
+        gate.touch()
+        await house.until("late", "ready")
+
+        first = asyncio.create_task(house.ask("m", until=never))
+        await house.busy("m")
+        second = asyncio.create_task(house.ask("m"))
+        while not (await house.status("m"))["queued"]:
+            await asyncio.sleep(0.01)
+        assert (await leaves(second, "m", "queued"))["in_flight"] == 1
+        await said("asked", 1)
+        await leaves(first, "m", "in_flight")
+        await said("cancelled", 1)
+
+        body = {"model": "m", "messages": [], "stream": True, "n": 1, "until": never}
+        async with house.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert '"content"' in await anext(response.aiter_text())
+        await said("cancelled", 2)
+        assert (await house.ask("m", n=1)).status_code == 200
+    assert Counter(log.read_text().split())["asked"] == 3
+    assert "asked" not in late_log.read_text()
+
+
 async def test_overload_is_refused_at_once_and_the_gateway_stays_quick(tmp_path: Path, measured: Measured) -> None:
     """Ten times as many requests as the model can serve (4 at once, 0.2 s each), at a fixed rate, from elsewhere."""
     seconds, rate = times(2, 60), 200
@@ -166,6 +211,7 @@ async def test_a_broken_connection_is_never_sent_again(tmp_path: Path) -> None:
     async with running(tmp_path, {"models": {"m": model("--die-after=0", f"--log={log}")}}) as house:
         await house.load("m")
         assert (await house.ask("m")).status_code == 502
+        assert log.read_text().count("asked") == 1
         with_next: httpx2.Response = await house.ask("m")
         assert with_next.status_code in (502, 503)
         assert len([line for line in log.read_text().splitlines() if line.startswith("start")]) <= 2
