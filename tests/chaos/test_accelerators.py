@@ -127,14 +127,15 @@ async def test_a_load_waits_until_the_driver_shows_the_memory_free(tmp_path: Pat
             await measured(house, name)
             if name == "b":
                 await house.unload(name)
-        driver.linger(2.0)
-        asked = asyncio.create_task(house.ask("b", n=1))
+        driver.linger(3600)
         pid = (await house.status("a"))["pid"]
+        asked = asyncio.create_task(house.ask("b", n=1))
         async with asyncio.timeout(20):
             while os.path.exists(f"/proc/{pid}"):
                 await asyncio.sleep(0.01)
         assert (await house.status("a"))["state"] == "stopping"  # its process is gone, its memory is not
         assert (tmp_path / "b.log").read_text().count("start") == 1
+        driver.linger(0)
         assert (await asked).status_code == 200
         assert (await house.status("a"))["state"] == "unloaded"
         assert (tmp_path / "b.log").read_text().count("start") == 2

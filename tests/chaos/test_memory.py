@@ -44,6 +44,7 @@ async def test_room_is_made_by_idle_models_alone(tmp_path: Path) -> None:
         answer = await house.ask("huge")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory_full")
         assert "b 0.1" in answer.json()["error"]["message"]
+        assert "It alone takes more than memory.cpu allows" in answer.json()["error"]["hint"]
         assert (await house.status("c"))["state"] == "ready"  # it would not have helped
         assert (await house.ask("a", n=1)).status_code == 200  # c goes, though b was used longer ago
         assert [(await house.status(name))["state"] for name in "abc"] == ["ready", "ready", "unloaded"]

@@ -42,6 +42,14 @@ def holder(*names: str, size: int, **cards: int) -> dict[str, Any]:
             ["memory: 2.0 GB, estimated", "it does not fit into 8.0 GB; held and in use by: a (7.0 GB)"],
         ),
         (
+            {"state": "ready", "measured": True, "load_seconds": 0.5},
+            ["memory: 2.0 GB, measured; loading took 0.5 s", "would be evicted: nobody"],
+        ),
+        (
+            {"fits": False, "stays": [holder("a", size=GB) | {"idle_seconds": 1.0}, holder("b", size=7 * GB)]},
+            ["memory: 2.0 GB, estimated", "it does not fit into 8.0 GB; held and in use by: b (7.0 GB)"],
+        ),
+        (
             {"budget_bytes": None},
             ["memory: 2.0 GB, estimated", "there is no budget (memory.cpu, memory.gpu): nothing would be evicted"],
         ),
@@ -59,7 +67,8 @@ def holder(*names: str, size: int, **cards: int) -> dict[str, Any]:
     ],
 )
 def test_the_plan_in_words(changes: dict[str, Any], said: list[str]) -> None:
-    assert lines(told(**changes)) == ["m is unloaded", *said]
+    plan = told(**changes)
+    assert lines(plan) == [f"m is {plan['state']}", *said]
 
 
 def test_a_real_plan(cli: Cli, start_gateway: Callable[..., Gateway]) -> None:

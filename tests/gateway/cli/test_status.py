@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from bainmarie.cli.status import limits
+from datetime import UTC, datetime
+
+from bainmarie.cli.status import limits, until
 
 
 def test_each_limit_is_told_once_with_the_models_it_holds_for() -> None:
     old = {"info": {"limits": ["transformers 4.46: no sliding windows"]}}
     models = [{"id": "a", **old}, {"id": "b", "info": {}}, {"id": "c", **old}, {"id": "d"}]
     assert limits(models) == {"transformers 4.46: no sliding windows": ["a", "c"]}
+
+
+def test_when_a_failed_model_is_tried_again() -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert until("2026-01-02T03:04:05Z", now) == "the next request"
+    assert until("2026-01-02T03:04:17Z", now) == "a request in 12 s or later"

@@ -33,7 +33,9 @@ def lines(told: dict[str, Any]) -> list[str]:
     """The plan in words."""
     size = terminal.memories(told["memory_bytes"], told["accelerator_bytes"])
     found = [f"{told['model']} is {told['state']}"]
-    if told["measured"]:
+    if told["measured"] and told["state"] == "ready":
+        found.append(f"memory: {size}, measured; loading took {told['load_seconds']:.1f} s")
+    elif told["measured"]:
         found.append(f"memory: {size}, measured at an earlier load; loading took {told['load_seconds']:.1f} s then")
     else:
         found.append(f"memory: {size}, estimated" if size else "memory: not known before its first load")
@@ -41,7 +43,8 @@ def lines(told: dict[str, Any]) -> list[str]:
     if not budget:
         found.append("there is no budget (memory.cpu, memory.gpu): nothing would be evicted")
     elif not told["fits"]:
-        found.append(f"it does not fit into {budget}; held and in use by: {_who(told['stays'])}")
+        in_use = [holder for holder in told["stays"] if holder.get("idle_seconds") is None]
+        found.append(f"it does not fit into {budget}; held and in use by: {_who(in_use)}")
     else:
         found.append(f"would be evicted: {_who(told['evict'])}")
     return found

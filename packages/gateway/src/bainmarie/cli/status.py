@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,8 @@ def status(as_json: bool) -> None:
     if told["configuration"]["error"]:
         console.print(f"configuration, not taken over: {told['configuration']['error']}", style="red")
     if late := told["configuration"]["needs_restart"]:
-        console.print(f"configuration: {', '.join(late)} will hold after a restart of the gateway", style="yellow")
+        sections = ", ".join(late)
+        console.print(f"configuration: what changed in {sections} waits for a restart of the gateway", style="yellow")
     console.print()
     console.print(table(told["models"], datetime.now(UTC)))
     for limit, names in limits(told["models"]).items():
@@ -51,6 +53,8 @@ def status(as_json: bool) -> None:
             console.print(f"{model['id']}: {error['message']}", style="red")
             if error.get("hint"):
                 console.print(f"  hint: {error['hint']}")
+            if error.get("retry_at"):
+                console.print(f"  next try: {until(error['retry_at'], datetime.now(UTC))}")
 
 
 def table(models: list[dict[str, Any]], now: datetime) -> Table:
@@ -107,6 +111,12 @@ def ago(moment: str | None, now: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return f"{seconds} s ago"
+
+
+def until(moment: str, now: datetime) -> str:
+    """When a request may start a model that has failed: the ISO time from which it may, in words."""
+    seconds = math.ceil((datetime.fromisoformat(moment) - now).total_seconds())
+    return f"a request in {seconds} s or later" if seconds > 0 else "the next request"
 
 
 def _state(model: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from bainmarie.workers.eviction_plan import Holder, Plan, plan
 from bainmarie.workers.footprints import Footprint, Footprints
 from bainmarie.workers.nvml import Card
 from bainmarie.workers.sizes import MAIN, card, cards_only
+from bainmarie.workers.states import State
 
 if TYPE_CHECKING:
     from bainmarie.workers.group import Group
@@ -69,7 +70,10 @@ class Admission:
         return plan({MAIN: 0, **need}, budget, [self._holder(other) for other in others])
 
     def footprint(self, group: Group) -> Footprint:
-        """Blocking: an estimate reads the headers of the weights."""
+        """What it takes now, else what it took or may take. Blocking: an estimate reads the headers of the weights."""
+        worker = group.worker
+        if worker.state is State.READY and worker.memory.peak.get(MAIN):
+            return Footprint(dict(worker.memory.peak), worker.load_seconds, measured=True)
         return self._footprints.of(group.models[0])
 
     def ended(self, group: Group) -> None:
@@ -103,12 +107,16 @@ class Admission:
 
 def _full(name: str, found: Plan) -> LoadFailed:
     place = found.lacking[0]
-    who = [f"{h.names[0]} {_gib(h.sizes[place])}" for h in found.stays if h.sizes.get(place)]
-    where = "" if place == MAIN else f" of {place}"
+    in_use = [h for h in found.stays if h.idle_seconds is None and h.sizes.get(place)]
+    who = [f"{h.names[0]} {_gib(h.sizes[place])}" for h in in_use]
+    where, key = ("", "memory.cpu") if place == MAIN else (f" of {place}", "memory.gpu")
+    alone = found.need[place] > found.budget[place]
     return LoadFailed(
         f"{name!r} needs {_gib(found.need[place])}{where} and does not fit into {_gib(found.budget[place])}; "
         f"held and in use: {', '.join(who) or 'nobody'}",
-        hint=f"Unload one of them, raise memory.{MAIN if place == MAIN else 'gpu'}, or wait until one is idle.",
+        hint=f"It alone takes more than {key} allows: raise that, or choose a smaller model or quantization."
+        if alone
+        else f"Unload one of them, raise {key}, or wait until one is idle.",
         code="memory_full",
     )
 

@@ -27,7 +27,7 @@ class Tries:
         self._failures = [*self._failures, Attempt(now, failure.crash)][-_REMEMBERED:]
         self._next = next_try(self._failures, self._back_off)
         if self._next is None:
-            hint = "It failed too often to be started again by itself: `bain load` starts it."
+            hint = "It failed too often to be started again by itself: `bain load` starts it. See `bain logs` too."
             return replace(failure, hint=f"{failure.hint} {hint}".strip())
         return replace(failure, retry_at=iso(datetime.now(UTC) + timedelta(seconds=self._next - now)))
 

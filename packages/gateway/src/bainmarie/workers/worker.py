@@ -314,7 +314,8 @@ class Worker:
             async with until(limit.at):
                 event = await anext(events)
         except TimeoutError:
-            raise LoadFailed(limit.message, code=limit.code, hint="See `bain logs`.", log_tail=self.tail()) from None
+            hint = f"See `bain logs {self.models[0].name}`."
+            raise LoadFailed(limit.message, code=limit.code, hint=hint, log_tail=self.tail()) from None
         self._heard_at = asyncio.get_running_loop().time()
         if isinstance(event, Failed):
             await self._last_words(events)
