@@ -8,6 +8,7 @@ import json
 import httpx2
 import openai
 import pytest
+from starlette.types import Message
 
 from bainmarie.workers import proxy
 
@@ -145,6 +146,27 @@ async def test_a_client_that_leaves_ends_the_work(server: Server, stream: bool) 
     asking.cancel()
     await asyncio.wait((asking,))
     await server.until(lambda: server.parts.supervisor.status_of("long").in_flight == 0)
+    while await running(server, "long") > 0:
+        pass
+
+
+async def test_a_reader_that_takes_nothing_loses_its_place(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "_READER_SECONDS", 0.1)
+    supervisor, for_ever = server.parts.supervisor, asyncio.Event()
+    await supervisor.load("long")
+
+    async def receive() -> Message:
+        await for_ever.wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":  # as where the client's buffers are full
+            await for_ever.wait()
+
+    asked = json.dumps(body("long", LONG, stream=True)).encode()
+    async with asyncio.timeout(60):
+        await proxy.PassThrough(supervisor, "long", CHAT, asked, stream=True)({}, receive, send)
+    assert supervisor.status_of("long").in_flight == 0
     while await running(server, "long") > 0:
         pass
 
