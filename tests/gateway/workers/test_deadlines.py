@@ -35,3 +35,15 @@ async def test_what_does_not_come_is_given_up() -> None:
     assert loop.time() >= at
     async with until(None):
         pass
+
+
+async def test_what_comes_all_the_time_puts_nothing_off() -> None:
+    at = asyncio.get_running_loop().time() + 0.05
+
+    async def come() -> None:
+        for _ in range(1000):
+            async with until(at):
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(TimeoutError):
+        await come()

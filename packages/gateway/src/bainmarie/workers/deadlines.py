@@ -41,11 +41,13 @@ def deadline(state: State, name: str, limits: Limits, started: float, heard: flo
 async def until(at: float | None) -> AsyncIterator[None]:
     """As `asyncio.timeout_at`, but what came in time counts where this process was held up (Ctrl-Z, a busy machine).
 
-    Its timers and its mail then wait for it together, and the timers would be heard first.
+    Its timers and its mail then wait for it together, and the timers would be heard first. A time that is over when the
+    block begins ends it at its first wait.
     """
     loop = asyncio.get_running_loop()
+    breath = _BREATH if at is not None and at > loop.time() else 0.0
     async with asyncio.timeout(None) as limit:
-        handle = None if at is None else loop.call_at(at, lambda: limit.reschedule(loop.time() + _BREATH))
+        handle = None if at is None else loop.call_at(at, lambda: limit.reschedule(loop.time() + breath))
         try:
             yield
         finally:
