@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("subreaper")
 SHIM = """
 import json, os, sys
 import psutil
-from bainmarie.workers import shim
+from bainmarie.workers import posix_shim, shim
 from bainmarie.workers.windows_shim import WindowsShim
 
 class Tree:
@@ -37,7 +37,7 @@ class Tree:
             process.kill()
 
 settings = shim.Settings(**json.loads(sys.argv[1]))
-shim._prctl(shim._PR_SET_CHILD_SUBREAPER, 1)
+posix_shim._prctl(posix_shim._PR_SET_CHILD_SUBREAPER, 1)
 WindowsShim(settings, shim.Log(settings.log, settings.log_bytes), shim.emit, Tree, (0.3, 0.3)).run()
 """
 READS_TO_THE_END = "import sys; line = sys.stdin.readline(); print(line, file=sys.stderr, flush=True); sys.stdin.read()"

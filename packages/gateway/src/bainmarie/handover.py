@@ -74,7 +74,7 @@ def ask(home: Path, waits: Callable[[list[str]], None]) -> Place:
     `waits` hears which models it still waits for. GatewayUnreachable where it cannot be asked.
     """
     if sys.platform == "win32":
-        raise GatewayUnreachable("a gateway cannot be replaced on this system", hint="`bain down`, then `bain up`.")
+        raise _impossible()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(socket_path(home, _NAME))
@@ -92,6 +92,8 @@ def ask(home: Path, waits: Callable[[list[str]], None]) -> Place:
 
 
 def _received(connection: socket.socket, waits: Callable[[list[str]], None]) -> Place:
+    if sys.platform == "win32":
+        raise _impossible()
     rest, descriptors = b"", list[int]()
     while True:
         data, more, _, _ = socket.recv_fds(connection, _LINE, _DESCRIPTORS)
@@ -149,6 +151,8 @@ class Offer:
                     return
 
     async def _replaced_by(self, heir: socket.socket) -> bool:
+        if sys.platform == "win32":
+            raise _impossible()
         heir.setblocking(False)
         left = asyncio.create_task(_left(heir))
         try:
@@ -200,12 +204,19 @@ async def _says_that_it_serves(heir: socket.socket) -> bool:
     return True
 
 
+def _impossible() -> GatewayUnreachable:
+    """Where no descriptor can be handed to another process."""
+    return GatewayUnreachable("a gateway cannot be replaced on this system", hint="`bain down`, then `bain up`.")
+
+
 def _line(**told: object) -> bytes:
     return json.dumps(told).encode() + b"\n"
 
 
 @contextmanager
 def _listening(path: str) -> Iterator[socket.socket]:
+    if sys.platform == "win32":
+        raise _impossible()
     with suppress(FileNotFoundError):
         os.unlink(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

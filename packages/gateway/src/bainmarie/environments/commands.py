@@ -144,7 +144,7 @@ class _Lines:
 
 def _kill_tree(pid: int) -> None:
     """Kill the group that the tether leads (Windows: its descendants, then itself)."""
-    if os.name == "posix":
+    if sys.platform != "win32":
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         return

@@ -29,7 +29,7 @@ def main() -> None:
 def _watch(child: subprocess.Popen[bytes]) -> None:
     while os.read(0, 1):
         continue
-    if os.name == "posix":
+    if sys.platform != "win32":
         os.killpg(os.getpgrp(), signal.SIGKILL)
     child.kill()
     os._exit(137)

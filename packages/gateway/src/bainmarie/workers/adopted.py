@@ -58,6 +58,8 @@ async def adopt(word: str, path: str, shim: int, worker: int, log: Path) -> Loca
 
 async def _connected(path: str, shim: int) -> socket.socket:
     """AdoptionFailed where that shim is dead."""
+    if sys.platform == "win32":
+        raise AdoptionFailed("this system has no unix sockets")
     loop = asyncio.get_running_loop()
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

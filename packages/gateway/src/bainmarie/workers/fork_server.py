@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class ForkServer(asyncio.SubprocessProtocol):
     @staticmethod
     async def start(spec: LaunchSpec, log: Path) -> ForkServer:
         """Returns when the process runs; it takes starts from then on. OSError."""
+        if sys.platform == "win32":
+            raise OSError("this system cannot fork")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +85,8 @@ class ForkServer(asyncio.SubprocessProtocol):
 
     def send(self, message: Mapping[str, object], descriptors: Sequence[int]) -> None:
         """One start. Never waits: what the server cannot read yet stays in the socket. OSError where it cannot."""
+        if sys.platform == "win32":
+            raise OSError("this system cannot fork")
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         self._starts.sendmsg([json.dumps(message).encode()], rights)
 

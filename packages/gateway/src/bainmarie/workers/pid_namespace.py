@@ -25,6 +25,8 @@ import select
 import signal
 import sys
 
+assert sys.platform != "win32"
+
 KINDS = ("pid", "user")
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000

@@ -18,6 +18,8 @@ import select
 import signal
 import sys
 
+assert sys.platform != "win32"
+
 _DONE = b"done"
 
 

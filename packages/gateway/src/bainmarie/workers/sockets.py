@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,20 +23,20 @@ def socket_path(home: Path, key: str) -> str:
 
 def socket_in(folder: Path, key: str) -> str:
     """The same for another folder."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return ""
     path = folder / f"{key}.sock"
     if len(os.fsencode(path)) <= _LONGEST:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return str(path)
-    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-    return str(_private(Path(tempfile.gettempdir()) / f"bain-{os.getuid()}-{digest}") / f"{key}.sock")
+    user, digest = os.getuid(), hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    return str(_private(Path(tempfile.gettempdir()) / f"bain-{user}-{digest}", user) / f"{key}.sock")
 
 
-def _private(folder: Path) -> Path:
-    """That folder if it is ours alone; a new one where somebody else was there first."""
+def _private(folder: Path, user: int) -> Path:
+    """That folder if it is that user's alone; a new one where somebody else was there first."""
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077:
         return folder
     return Path(tempfile.mkdtemp(prefix="bain-"))

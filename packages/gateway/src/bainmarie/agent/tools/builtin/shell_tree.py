@@ -27,6 +27,8 @@ import sys
 import time
 from collections.abc import Callable
 
+assert sys.platform != "win32"
+
 PR_SET_CHILD_SUBREAPER = 36
 DRAIN = 0.2
 """Seconds for the last output of a command that has ended, while its background processes still hold the pipe."""

@@ -23,6 +23,11 @@ MAX_LINKS = 40
 HAS_DESCRIPTORS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW") and os.readlink in os.supports_dir_fd
 
 
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+_UNFOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Flags of `os.open`; those that a system does not have are not needed there."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A name in a folder of the workspace. The folder is open as `folder`, or None: then `name` is a whole path.
@@ -37,7 +42,7 @@ class Place:
         """`os.open` there; a link that appeared meanwhile is an OSError (ELOOP), never followed."""
         if self.folder is None:
             return os.open(self.name, flags | getattr(os, "O_BINARY", 0), mode)
-        return os.open(self.name or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.folder)
+        return os.open(self.name or ".", flags | _UNFOLLOWED, mode, dir_fd=self.folder)
 
     def replace_with(self, temporary: str) -> None:
         """Move the file `temporary` of the same folder to this place."""
@@ -57,7 +62,7 @@ class Place:
         if self.folder is None:
             with os.scandir(self.name) as entries:
                 return sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
-        descriptor = self.open(os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = self.open(_FOLDER)
         try:
             with os.scandir(descriptor) as entries:
                 return sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
@@ -100,7 +105,7 @@ class _Walk:
         self._folders = []
 
     def go(self) -> Place:
-        self._folders.append(os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        self._folders.append(os.open(self._root, _FOLDER | getattr(os, "O_CLOEXEC", 0)))
         todo = self._parts(self._path)
         while todo:
             part = todo.pop(0)
@@ -146,11 +151,10 @@ class _Walk:
         return target
 
     def _down(self, part: str) -> None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         if self._create:
             with suppress(FileExistsError):
                 os.mkdir(part, dir_fd=self._folders[-1])
-        self._folders.append(os.open(part, flags, dir_fd=self._folders[-1]))
+        self._folders.append(os.open(part, _FOLDER | _UNFOLLOWED, dir_fd=self._folders[-1]))
 
 
 def _inside(root: Path, path: str) -> str | None:
