@@ -386,7 +386,7 @@ class Heir:
         own = psutil.Process(self.process.pid)
         async with asyncio.timeout(60):
             while not any(one.status == psutil.CONN_LISTEN for one in own.net_connections("tcp")):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.002)
 
     async def says(self, text: str) -> None:
         async with asyncio.timeout(60):
