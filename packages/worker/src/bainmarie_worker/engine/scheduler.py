@@ -16,17 +16,19 @@ def plan(todo: Sequence[int], budget: int) -> list[int]:
     """How many tokens of each sequence go into the next pass; `todo` says how many each has left, oldest first.
 
     A sequence with one token left (it generates) always gets it. The others share `budget`: shortest first, so that a
-    short turn does not wait for a long prompt. The oldest gets an eighth in any case, on top where it has to, so that a
-    turn that fits into the budget is through after one pass.
+    short turn does not wait for a long prompt. Prompts that need several passes in any case fill the pass to one half
+    only: who comes meanwhile waits for its end. The oldest gets an eighth in any case, on top where it has to, so that
+    a turn that fits into the budget is through after one pass. A sequence that is alone gets all it wants.
     """
     counts = [1 if left == 1 else 0 for left in todo]
     prompts = [place for place, left in enumerate(todo) if left > 1]
     if not prompts:
         return counts
-    room = budget
+    taken = 0
     for place in sorted(prompts, key=lambda place: todo[place]):
-        counts[place] = min(todo[place], room)
-        room -= counts[place]
+        room = budget if todo[place] <= budget or len(todo) == 1 else budget // 2
+        counts[place] = max(0, min(todo[place], room - taken))
+        taken += counts[place]
     oldest = prompts[0]
     counts[oldest] = max(counts[oldest], min(todo[oldest], max(1, budget // _OLDEST_SHARE)))
     return counts
