@@ -55,6 +55,7 @@ def _fused(name: str, **settings: Any) -> Architecture:
     return _sized(name, "", "fused", head_dim=32, **settings)
 
 
+_ALTERNATING: dict[str, Any] = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
 _RECURRENT = ("recurrent state", "apart")
 
 ARCHITECTURES = (
@@ -63,16 +64,28 @@ ARCHITECTURES = (
     _fused("qwen2", num_key_value_heads=1),
     _fused("qwen3", tie_word_embeddings=True),
     _fused("mistral", sliding_window=8, num_key_value_heads=4, hidden_act="gelu_pytorch_tanh"),
+    _fused(
+        "granite",
+        num_attention_heads=2,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.5,
+        attention_multiplier=0.3,
+        logits_scaling=2.0,
+    ),
+    _fused("phi3", num_attention_heads=2, num_key_value_heads=1),
+    _fused("gemma", num_key_value_heads=1),
+    _fused("gemma2", attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **_ALTERNATING),
+    _fused("gemma3_text", query_pre_attn_scalar=32, **_ALTERNATING),
     _sized("llama", _SMALL),
     _sized("qwen2", _SMALL),
     _sized("qwen3", _SMALL),
     _sized("qwen3_moe", decoder_sparse_step=1, **_EXPERTS),
     _sized("mistral", _SMALL, sliding_window=8),
     _sized("mixtral", num_local_experts=4),
-    _sized("gemma2", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
-    _sized("gemma3_text", sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
-    _sized("phi3"),
-    _sized("granite"),
+    _sized("gemma2", _SMALL, **_ALTERNATING),
+    _sized("gemma3_text", _SMALL, **_ALTERNATING),
+    _sized("phi3", _SMALL),
+    _sized("granite", _SMALL),
     _sized("olmo2"),
     Architecture("gpt2", {**_ENDS, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}, _UNKNOWN),
     _sized("gpt_neox", rotary_pct=0.25),

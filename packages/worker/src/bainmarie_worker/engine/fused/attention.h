@@ -79,14 +79,16 @@ static void gather(int64_t kind, const float *weights, const char *values, int64
 /* Weights of a softmax from scores of the positions that a query sees, `from` to `to` of `SHARE`; the rest are 0. `most`
  * and `weight` are the largest score and the sum of weights so far; what was gathered before is scaled down when a larger
  * score turns up. */
-static void soften(float *scores, int64_t from, int64_t to, float scaling, float *most, float *weight, float *gathered,
-                   int64_t size) {
+static void soften(float *scores, int64_t from, int64_t to, float scaling, float cap, float *most, float *weight,
+                   float *gathered, int64_t size) {
     for (int64_t i = 0; i < from; i++) scores[i] = -INFINITY;
     for (int64_t i = to; i % LANES; i++) scores[i] = -INFINITY;
     const int64_t begin = from / LANES * LANES;
     floats highest = (floats){0} - INFINITY;
     for (int64_t i = begin; i < to; i += LANES) {
-        const floats score = *(floats *)(scores + i) *= scaling;
+        floats score = *(floats *)(scores + i) * scaling;
+        if (cap > 0) score = chosen(score == -INFINITY, score, capped(score, cap));
+        *(floats *)(scores + i) = score;
         highest = chosen(score > highest, score, highest);
     }
     float high = *most;
@@ -135,7 +137,7 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
             const int64_t from = window && position >= window + t ? position + 1 - window - t : 0;
             const int64_t to = position + 1 - t < count ? position + 1 - t : count;
             if (from >= to) continue;
-            soften(scores + q * SHARE, from, to, m->scaling, most + q, weight + q, sums + q * size, size);
+            soften(scores + q * SHARE, from, to, m->scaling, m->score_cap, most + q, weight + q, sums + q * size, size);
             gather(kind, scores + q * SHARE, values + t * row, to, size, sums + q * size);
         }
     }

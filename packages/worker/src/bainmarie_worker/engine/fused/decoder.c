@@ -64,10 +64,20 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
     }
 }
 
-/* Normalized rows as input of matrices, of which `first` is the first. */
-static void norm_rows(state *s, const float *weight, const matrix *first) {
+/* What a branch gave, where it has a norm of its own, is added only now that the row is whole. */
+INLINE void settle(state *s, int64_t row, const float *branch_norm) {
+    if (!branch_norm) return;
+    const decoder *m = s->model;
+    float *to = s->stream + row * m->hidden, *given = s->plain + row * m->hidden;
+    normalized(given, branch_norm, m->hidden, m->epsilon, given);
+    for (int64_t i = 0; i < m->hidden; i++) to[i] += m->branch_scale * given[i];
+}
+
+/* Normalized rows as input of matrices, of which `first` is the first. `branch_norm` is that of the branch before. */
+static void norm_rows(state *s, const float *branch_norm, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        settle(s, r, branch_norm);
         normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
         prepare(kind, s->plain + r * hidden, s->input + r * hidden * INPUT_BYTES(kind), hidden);
     }
@@ -118,7 +128,8 @@ static void place_rows(state *s, int64_t at) {
         float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : s->queries + (r * m->heads + head) * m->size;
         const float *norm = is_key ? l->key_norm : l->query_norm;
         if (norm) normalized(x, norm, m->size, m->query_epsilon, x);
-        rotate(x, s->asked->cosines + position * m->rotary, s->asked->sines + position * m->rotary, m->rotary);
+        const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
+        rotate(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
         if (!is_key) continue;
         store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
         store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,
@@ -135,17 +146,21 @@ static void prepare_rows(state *s, const float *from, char *to, const matrix *ne
     meet(begin_of(next));
 }
 
-/* stream += matrix x input; `next` is the matrix that comes after it */
-static void add(state *s, int64_t at, int which, const matrix *next, const float *plain, const char *input, float *own) {
+/* stream += matrix x input, or what has a norm of its own into `plain`; `next` is the matrix that comes after it */
+static void add(state *s, int64_t at, int which, const float *branch_norm, const matrix *next, const float *plain,
+                const char *input, float *own) {
+    const float scale = s->model->branch_scale;
     const matrix *w = &s->model->layers[at].matrices[which];
     const int64_t hidden = s->model->hidden, size = piece_size(w->out, here.threads), rows = s->asked->rows;
     reduce(s, at, &which, 1, plain);
     for (int64_t first = piece() * size; first < w->out; first = piece() * size) {
         const int64_t last = first + size < w->out ? first + size : w->out;
-        product(w->kind, w->weight, w->in, first, last, input, rows, own, size);
-        completed(s, at, which, 0, w, first, last, own, size);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t o = first; o < last; o++) s->stream[r * hidden + o] += own[r * size + o - first];
+        float *to = branch_norm ? s->plain + first : own;
+        const int64_t stride = branch_norm ? hidden : size;
+        product(w->kind, w->weight, w->in, first, last, input, rows, to, stride);
+        completed(s, at, which, 0, w, first, last, to, stride);
+        for (int64_t r = 0; r < rows && !branch_norm; r++)
+            for (int64_t o = first; o < last; o++) s->stream[r * hidden + o] += scale * own[r * size + o - first];
     }
     meet(begin_of(next));
 }
@@ -181,29 +196,40 @@ static void begin(state *s) {
         if (m->embeddings_kind == FLOAT32) memcpy(to, (const float *)m->embeddings + at, 4 * m->hidden);
         else
             for (int64_t i = 0; i < m->hidden; i++) to[i] = from_bf16(((const uint16_t *)m->embeddings)[at + i]);
+        for (int64_t i = 0; i < m->hidden; i++) to[i] *= m->embedding_scale;
     }
     meet(begin_of(&m->layers[0].matrices[QUERY]));
 }
 
+/* Scale, bias and cap of logits. */
+static void completed_logits(const decoder *m, int64_t first, int64_t last, float *to) {
+    for (int64_t o = first; o < last; o++) {
+        if (m->head.kind == INT8) to[o] *= m->head.scale[o];
+        if (m->head.bias) to[o] += m->head.bias[o];
+        to[o] *= m->logit_scale;
+    }
+    if (m->logit_cap <= 0) return;
+    int64_t o = first;
+    for (; o + LANES <= last; o += LANES) *(floats *)(to + o) = capped(*(floats *)(to + o), m->logit_cap);
+    for (; o < last; o++) to[o] = m->logit_cap * tanhf(to[o] / m->logit_cap);
+}
+
 static void finish(state *s) {
     const decoder *m = s->model;
+    const float *branch_norm = m->layers[m->count - 1].perceived;
     const matrix *head = &m->head;
     const int64_t wanted = s->asked->wanted, size = 2 * piece_size(head->out, here.threads);
     for (int64_t w = piece(); w < wanted; w = piece()) {
-        normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->plain + w * m->hidden);
-        prepare(head->kind, s->plain + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
+        settle(s, s->asked->places[w], branch_norm);
+        normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->seen + w * m->hidden);
+        prepare(head->kind, s->seen + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
     }
     meet(begin_of(head));
     for (int64_t first = piece() * size; wanted && first < head->out; first = piece() * size) {
         const int64_t last = first + size < head->out ? first + size : head->out;
         float *to = s->asked->logits + first;
         product(head->kind, head->weight, head->in, first, last, s->input, wanted, to, head->out);
-        for (int64_t w = 0; w < wanted; w++)
-            for (int64_t o = first; o < last; o++) {
-                float *y = s->asked->logits + w * head->out + o;
-                if (head->kind == INT8) *y *= head->scale[o];
-                if (head->bias) *y += head->bias[o];
-            }
+        for (int64_t w = 0; w < wanted; w++) completed_logits(m, first, last, s->asked->logits + w * head->out);
     }
 }
 
@@ -215,15 +241,15 @@ static void run(void *argument, unsigned thread) {
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
-        norm_rows(s, l->before, &l->matrices[QUERY]);
+        norm_rows(s, at ? l[-1].perceived : NULL, l->before, &l->matrices[QUERY]);
         project(s, at);
         place_rows(s, at);
         attention(s, at, own);
         prepare_rows(s, s->seen, s->input, &l->matrices[OUT]);
-        add(s, at, OUT, &l->matrices[GATE], s->seen, s->input, own);
-        norm_rows(s, l->after, &l->matrices[GATE]);
+        add(s, at, OUT, l->attended, &l->matrices[GATE], s->seen, s->input, own);
+        norm_rows(s, l->attended, l->after, &l->matrices[GATE]);
         perceptron(s, at, own);
-        add(s, at, DOWN, after, s->seen, s->second, own);
+        add(s, at, DOWN, l->perceived, after, s->seen, s->second, own);
     }
     finish(s);
 }

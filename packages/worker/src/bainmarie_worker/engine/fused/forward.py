@@ -29,7 +29,7 @@ class _Pass(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("rows", "wanted", "threads")),
         *((name, ctypes.c_void_p) for name in ("tokens", "positions", "owners", "places", "sequences")),
         *((name, ctypes.c_void_p) for name in ("cosines", "sines", "logits")),
-        ("most_rank", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("most_rank", "angles")),
     )
 
 
@@ -46,7 +46,7 @@ class Fused:
         self._structure = Structure(model)
         self._decoder = self._structure.decoder
         self._other = other
-        self._angles = Angles(self._structure.rotary)
+        self._angles = Angles(self._structure.rotaries)
         self._call = kernel().bainmarie_forward
         made = self._decoder
         self._empty = torch.empty(made.count, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype)
@@ -121,6 +121,7 @@ class Fused:
             sines=self._angles.sines.data_ptr(),
             logits=logits.data_ptr(),
             most_rank=max(change.rank if change else 0 for change in changes),
+            angles=self._angles.positions,
         )
         if self._call(ctypes.addressof(self._decoder), ctypes.addressof(asked)):
             raise MemoryError(f"no memory for a pass of {len(tokens)} rows")

@@ -16,9 +16,11 @@ enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, MATRICES };
 
 typedef struct {
     matrix matrices[MATRICES];
-    const float *before, *after;             /* norms of attention's and of the perceptron's input [hidden] */
-    const float *query_norm, *key_norm;      /* [size] or null */
-    int64_t window;                          /* tokens that are seen, 0 for all */
+    const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden] */
+    const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
+    const float *query_norm, *key_norm; /* [size] or null */
+    int64_t window;                     /* tokens that are seen, 0 for all */
+    int64_t angles;                     /* which of the tables of rotary positions */
 } layer;
 
 typedef struct {
@@ -27,7 +29,9 @@ typedef struct {
     const float *norm;
     matrix head;
     int64_t count, hidden, inner, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
-    float epsilon, query_epsilon, scaling, padding;
+    float epsilon, query_epsilon, scaling;
+    float embedding_scale, branch_scale, logit_scale; /* factors of embeddings, of what is added, and of logits */
+    float score_cap, logit_cap; /* cap * tanh(x / cap) in place of x; 0 for none */
 } decoder;
 
 typedef struct {
@@ -46,7 +50,8 @@ typedef struct {
     const int32_t *tokens, *positions, *owners; /* [rows]; `owners` are places in `sequences` */
     const int32_t *places;                      /* [wanted] rows whose logits are asked for */
     const sequence *sequences;
-    const float *cosines, *sines; /* [positions, rotary] */
+    const float *cosines, *sines; /* [tables, angles, rotary] */
     float *logits;                /* [wanted, vocabulary] */
     int64_t most_rank;            /* of all changes; 0 where no row has any */
+    int64_t angles;               /* positions in a table */
 } pass;

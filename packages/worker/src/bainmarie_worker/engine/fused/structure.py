@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,16 +19,17 @@ from torch.nn import functional as F
 from bainmarie_worker.engine.lora import Weights
 from bainmarie_worker.packed_linear import Int8Linear
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-MATRICES = (
-    ("self_attn", "q_proj"),
-    ("self_attn", "k_proj"),
-    ("self_attn", "v_proj"),
-    ("self_attn", "o_proj"),
-    ("mlp", "gate_proj"),
-    ("mlp", "up_proj"),
-    ("mlp", "down_proj"),
-)
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3")
+_NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
+_BRANCH_NORMS = {
+    "before": "input_layernorm",
+    "attended": "post_attention_layernorm",
+    "after": "pre_feedforward_layernorm",
+    "perceived": "post_feedforward_layernorm",
+}
+_MATRICES = 7
+_STEADY = ("default", "linear", "llama3", "yarn")
+"""Rotary positions whose angles do not depend on how long a sequence is."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -42,9 +45,9 @@ class Matrix(ctypes.Structure):
 
 class Layer(ctypes.Structure):
     _fields_ = (
-        ("matrices", Matrix * len(MATRICES)),
-        *((name, _pointer) for name in ("before", "after", "query_norm", "key_norm")),
-        ("window", _whole),
+        ("matrices", Matrix * _MATRICES),
+        *((name, _pointer) for name in ("before", "after", "attended", "perceived", "query_norm", "key_norm")),
+        *((name, _whole) for name in ("window", "angles")),
     )
 
 
@@ -54,12 +57,22 @@ class Decoder(ctypes.Structure):
         ("head", Matrix),
         *((name, _whole) for name in ("count", "hidden", "inner", "heads", "key_heads", "size", "rotary")),
         *((name, _whole) for name in ("embeddings_kind", "cache_kind", "activation")),
-        *((name, _real) for name in ("epsilon", "query_epsilon", "scaling", "padding")),
+        *((name, _real) for name in ("epsilon", "query_epsilon", "scaling")),
+        *((name, _real) for name in ("embedding_scale", "branch_scale", "logit_scale", "score_cap", "logit_cap")),
     )
 
 
 class Unknown(Exception):
     """What of a model decoder.c does not know, in words."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Neighbouring outputs of a linear layer: all of them, or a part where several matrices are merged into one."""
+
+    linear: Any
+    first: int
+    count: int
 
 
 class Structure:
@@ -71,88 +84,96 @@ class Structure:
         family = type(model).__module__.split(".")
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
             raise Unknown(f"{type(model).__name__} is not among the known kinds: {', '.join(FAMILIES)}")
-        body = model.model
+        body, config = model.model, model.config
         self.layers = list(body.layers)
-        self.linears = [
-            [_base(getattr(getattr(layer, part), name)) for part, name in MATRICES] for layer in self.layers
-        ]
+        self.rows = [_rows(layer) for layer in self.layers]
+        """Of each layer the matrices that decoder.c names, in its order."""
         self.dtype: torch.dtype = model.dtype
-        self.rotary: Any = body.rotary_emb
+        self.rotaries, kinds = _rotaries(body, config)
+        """A function of (any tensor, positions [1, n]) for each table of angles."""
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
         first = self.layers[0].self_attn
         size = int(first.head_dim)
-        made = [self._layer(*pair, model.config) for pair in zip(self.layers, self.linears)]
-        self._made = (Layer * len(made))(*made)
+        self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
         _require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
+        _require(not getattr(config, "use_bidirectional_attention", False), "attention in both directions")
         matrices = self._made[0].matrices
+        embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, _pointer),
             embeddings=self._address(embeddings),
             norm=self._norm(body.norm),
-            head=self._matrix(_base(model.get_output_embeddings())),
+            head=self._matrix(_whole_of(model.get_output_embeddings())),
             count=len(self.layers),
             hidden=matrices[0].inputs,
             inner=matrices[4].outputs,
             heads=matrices[0].outputs // size,
             key_heads=matrices[1].outputs // size,
             size=size,
-            rotary=self.rotary(torch.zeros(1), torch.zeros(1, 1, dtype=torch.long))[0].shape[-1],
+            rotary=self.rotaries[0](torch.zeros(1), torch.zeros(1, 1, dtype=torch.long))[0].shape[-1],
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
-            activation=_activation(self.layers[0].mlp.act_fn),
-            epsilon=body.norm.variance_epsilon,
-            query_epsilon=getattr(getattr(first, "q_norm", None), "variance_epsilon", 0.0),
+            activation=_activation(_either(self.layers[0].mlp, "act_fn", "activation_fn")),
+            epsilon=_epsilon(body.norm),
+            query_epsilon=_epsilon(first.q_norm) if hasattr(first, "q_norm") else 0.0,
             scaling=first.scaling,
+            embedding_scale=embedding_scale,
+            branch_scale=branch_scale,
+            logit_scale=logit_scale,
+            score_cap=config.attn_logit_softcapping or 0.0 if family[2] == "gemma2" else 0.0,
+            logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
         sizes = (whole.hidden, whole.inner, whole.size, whole.heads * whole.size)
         _require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         _require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
-    def _layer(self, layer: Any, linears: list[Any], config: Any) -> Layer:
+    def _layer(self, layer: Any, rows: list[Rows], angles: int, config: Any) -> Layer:
         attention = layer.self_attn
-        matrices = [self._matrix(linear) for linear in linears]
+        matrices = [self._matrix(one) for one in rows]
         for group in (matrices[:3], matrices[4:6]):
             _require(len({one.kind for one in group}) == 1, "layers with one input in several kinds of weights")
-        norms = {
-            "before": layer.input_layernorm,
-            "after": layer.post_attention_layernorm,
-            "query_norm": getattr(attention, "q_norm", None),
-            "key_norm": getattr(attention, "k_norm", None),
+        places = _BRANCH_NORMS if hasattr(layer, "pre_feedforward_layernorm") else _NORMS
+        norms = {name: getattr(layer, place) for name, place in places.items()}
+        for name, place in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
+            if getattr(attention, place, None) is not None:
+                norms[name] = getattr(attention, place)
+        used = {
+            id(value) for module in (*norms.values(), *(one.linear for one in rows)) for value in module.parameters()
         }
-        known = [*linears, *(module for module in norms.values() if module is not None)]
-        used = {id(value) for module in known for value in module.parameters()}
         for name, value in layer.named_parameters():
             _require(id(value) in used or ".lora_" in name, f"a layer with {name}")
         return Layer(
-            matrices=(Matrix * len(MATRICES))(*matrices),
+            matrices=(Matrix * _MATRICES)(*matrices),
             window=_window(attention, config) or 0,
-            **{name: self._norm(module) for name, module in norms.items() if module is not None},
+            angles=angles,
+            **{name: self._norm(module) for name, module in norms.items()},
         )
 
-    def _matrix(self, linear: Any) -> Matrix:
+    def _matrix(self, rows: Rows) -> Matrix:
+        linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
         _require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
         weight = linear.weight
         _require(weight.dtype in _KINDS, f"weights in {weight.dtype}")
         _require(weight.is_contiguous() and weight.device.type == "cpu", "weights that are not in one piece in memory")
-        scale = linear.scales.float() if isinstance(linear, Int8Linear) else None
-        bias = None if linear.bias is None else linear.bias.detach().float()
+        scale = linear.scales[part].float() if isinstance(linear, Int8Linear) else None
+        bias = None if linear.bias is None else linear.bias.detach()[part].float()
         return Matrix(
-            weight=self._address(weight),
+            weight=self._address(weight[part]),
             scale=None if scale is None else self._address(scale),
             bias=None if bias is None else self._address(bias),
             inputs=linear.in_features,
-            outputs=linear.out_features,
+            outputs=rows.count,
             kind=_KINDS[weight.dtype],
         )
 
     def _norm(self, module: Any) -> int:
         """The factors of an RMS norm, as its own code applies them: what it makes of ones."""
         count = module.weight.numel()
-        ones = module(torch.ones(1, count))[0].float() * (1 + module.variance_epsilon) ** 0.5
+        ones = module(torch.ones(1, count))[0].float() * (1 + _epsilon(module)) ** 0.5
         return self._address(ones.contiguous())
 
     def _address(self, tensor: torch.Tensor) -> int:
@@ -172,14 +193,15 @@ class Changes:
         """Unknown where one of the changed layers is none of the structure's."""
         self._held: list[torch.Tensor] = []
         self.rank = 0
-        matrices = [linear for layer in structure.linears for linear in layer]
-        _require(not set(weights) - set(matrices), "an adapter of other layers")
-        self._made = (Change * len(matrices))(*(self._change(*weights.get(linear, ())) for linear in matrices))
+        rows = [one for layer in structure.rows for one in layer]
+        _require(not set(weights) - {one.linear for one in rows}, "an adapter of other layers")
+        self._made = (Change * len(rows))(*(self._change(one, weights.get(one.linear)) for one in rows))
         self.address = ctypes.addressof(self._made)
 
-    def _change(self, down: torch.Tensor | None = None, up: torch.Tensor | None = None) -> Change:
-        if down is None or up is None:
+    def _change(self, rows: Rows, pair: tuple[torch.Tensor, torch.Tensor] | None) -> Change:
+        if pair is None:
             return Change()
+        down, up = pair[0], pair[1][rows.first : rows.first + rows.count]
         more = -len(down) % _STEP
         padded = F.pad(down.float(), (0, 0, 0, more)).contiguous(), F.pad(up.float(), (0, more)).contiguous()
         self._held += padded
@@ -188,19 +210,21 @@ class Changes:
 
 
 class Angles:
-    """Cosines and sines of rotary positions, [positions, rotary] in float32, made by the model's own code."""
+    """Cosines and sines of rotary positions, [tables, positions, rotary] in float32, made by the model's own code."""
 
-    def __init__(self, rotary: Any) -> None:
-        self._rotary = rotary
-        self.cosines = self.sines = torch.empty(0, 0)
+    def __init__(self, rotaries: Sequence[Callable[..., Any]]) -> None:
+        self._rotaries = rotaries
+        self.positions = 0
+        self.cosines = self.sines = torch.empty(0, 0, 0)
 
     def reach(self, positions: int) -> None:
         """Makes them for at least so many positions."""
-        if positions <= len(self.cosines):
+        if positions <= self.positions:
             return
-        count = max(512, 1 << (positions - 1).bit_length())
-        cosines, sines = self._rotary(torch.zeros(1), torch.arange(count)[None])
-        self.cosines, self.sines = cosines[0].contiguous(), sines[0].contiguous()
+        self.positions = max(512, 1 << (positions - 1).bit_length())
+        places = torch.arange(self.positions)[None]
+        made = [rotary(torch.zeros(1), places) for rotary in self._rotaries]
+        self.cosines, self.sines = (torch.cat(tables).contiguous() for tables in zip(*made))
 
 
 @functools.cache
@@ -229,9 +253,63 @@ def _window(attention: Any, config: Any) -> int | None:
     return window
 
 
-def _linears(layer: Any) -> list[Any]:
-    """As in `MATRICES`."""
-    return [_base(getattr(getattr(layer, part), name)) for part, name in MATRICES]
+def _rows(layer: Any) -> list[Rows]:
+    """In decoder.c's order: query, key, value, out, gate, up, down."""
+    attention, perceptron = layer.self_attn, layer.mlp
+    if hasattr(attention, "qkv_proj"):
+        keys = attention.num_key_value_heads * attention.head_dim
+        merged, size = _base(attention.qkv_proj), [keys * attention.num_key_value_groups, keys, keys]
+        ends = [sum(size[: n + 1]) for n in range(3)]
+        attended = [Rows(merged, end - count, count) for end, count in zip(ends, size)]
+    else:
+        attended = [_whole_of(linear) for linear in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    if hasattr(perceptron, "gate_up_proj"):
+        merged = _base(perceptron.gate_up_proj)
+        inner = merged.out_features // 2
+        gated = [Rows(merged, 0, inner), Rows(merged, inner, inner)]
+    else:
+        gated = [_whole_of(perceptron.gate_proj), _whole_of(perceptron.up_proj)]
+    return [*attended, _whole_of(attention.o_proj), *gated, _whole_of(perceptron.down_proj)]
+
+
+def _whole_of(linear: Any) -> Rows:
+    base = _base(linear)
+    return Rows(base, 0, base.out_features)
+
+
+def _rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int]]:
+    """The functions that make angles, and which of them each layer uses."""
+    rotary, types = body.rotary_emb, list(getattr(config, "layer_types", None) or [])
+    local = getattr(body, "rotary_emb_local", None)
+    for module in (rotary, local):
+        told = getattr(module, "rope_type", "default")
+        for kind in told.values() if isinstance(told, dict) else (told,):
+            _require(kind in _STEADY, f"rotary positions of the kind {kind}")
+    if local is not None:  # gemma3 before transformers 5
+        return [rotary, local], [int(bool(layer.self_attn.is_sliding)) for layer in body.layers]
+    if hasattr(rotary, "layer_types"):
+        kinds = list(rotary.layer_types)
+        made: list[Callable[..., Any]] = [functools.partial(rotary, layer_type=kind) for kind in kinds]
+        return made, [kinds.index(kind) for kind, _ in zip(types, body.layers)]
+    return [rotary], [0] * len(body.layers)
+
+
+def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float, float]:
+    """Of embeddings, of what a branch adds, of logits."""
+    if family == "granite":
+        return config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
+    if family.startswith("gemma"):
+        return float(torch.tensor(config.hidden_size**0.5, dtype=dtype)), 1.0, 1.0
+    return 1.0, 1.0, 1.0
+
+
+def _epsilon(norm: Any) -> float:
+    return float(_either(norm, "variance_epsilon", "eps"))
+
+
+def _either(of: Any, name: str, other: str) -> Any:
+    """What its own code calls by one of two names."""
+    return getattr(of, name) if hasattr(of, name) else getattr(of, other)
 
 
 def _base(linear: Any) -> Any:

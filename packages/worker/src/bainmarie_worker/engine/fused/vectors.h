@@ -91,6 +91,9 @@ INLINE floats exponential(floats x) {
     return y * (floats)power;
 }
 
+/* cap * tanh(x / cap) */
+INLINE floats capped(floats x, float cap) { return cap - 2.0f * cap / (1.0f + exponential(x * (2.0f / cap))); }
+
 INLINE floats activated(int64_t activation, floats x) {
     if (activation == SILU) return x / (1.0f + exponential(-x));
     if (activation == GELU_TANH) { /* x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3) */
