@@ -169,3 +169,11 @@ def test_the_bad_request_leaves_the_worker_as_it_was(worker):
     assert unknown.status == 404
     assert "alice" in unknown.json["error"]["hint"]
     assert worker.text("Hello", max_tokens=8, temperature=0) == before
+
+
+def test_a_bias_for_a_token_that_is_not_there_is_refused(worker, tokenizer):
+    """`tokenizer` has as many tokens as the model."""
+    reply = worker.chat("Hello", logit_bias={str(len(tokenizer)): 1}, max_tokens=2)
+    assert (reply.status, reply.json["error"]["param"]) == (400, "logit_bias")
+    assert str(len(tokenizer) - 1) in reply.json["error"]["message"]
+    assert worker.chat("Hello", logit_bias={str(len(tokenizer) - 1): 1}, max_tokens=2).status == 200

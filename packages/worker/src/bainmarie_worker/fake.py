@@ -73,6 +73,7 @@ class FakeRunner:
         self.tokenizer: Tokenizer = FakeTokenizer()
         self.context: int | None = config.context or _CONTEXT
         self.defaults: dict[str, Any] = {}
+        self.vocabulary: int | None = None
         self.info: dict[str, object] = {
             "engine": "fake",
             "device": "none",

@@ -18,7 +18,7 @@ from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.failures import classified, is_out_of_memory
 from bainmarie_worker.limits import library_limits
-from bainmarie_worker.model_settings import context_of, end_ids, generation_config, sampling_of
+from bainmarie_worker.model_settings import context_of, end_ids, generation_config, sampling_of, vocabulary_of
 from bainmarie_worker.packages import need
 from bainmarie_worker.prefault import prefault
 from bainmarie_worker.tokenizer import TransformersTokenizer
@@ -40,6 +40,8 @@ class Loaded:
     defaults: dict[str, Any]
     end_ids: frozenset[int]
     info: dict[str, object]
+    vocabulary: int | None = None
+    """Tokens that the model gives a logit each."""
     packed: bool = False
     """Linear layers are `packed_linear`'s: whoever prepacks linear layers must leave those alone."""
     allow_pickle: bool = False
@@ -97,6 +99,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         context=context,
         defaults=sampling_of(model.generation_config),
         end_ids=end_ids(model.generation_config, tokenizer),
+        vocabulary=vocabulary_of(model),
         packed=plan.pack_bits is not None,
         allow_pickle=config.allow_pickle,
         info={

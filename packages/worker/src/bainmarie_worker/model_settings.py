@@ -45,6 +45,13 @@ def generation_config(settings: Any, *directories: str) -> Any:
     return GenerationConfig.from_model_config(settings)
 
 
+def vocabulary_of(model: Any) -> int | None:
+    """Tokens that the model gives a logit each: those of its output layer, else of its configuration."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    settings = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    return getattr(head, "out_features", None) or getattr(settings, "vocab_size", None)
+
+
 def end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer: the generation_config's, else the tokenizer's end token."""
     return frozenset(_ids(generation.eos_token_id) or _ids(tokenizer.eos_token_id))

@@ -46,6 +46,8 @@ class Runner(Protocol):
     defaults: dict[str, Any]
     """Sampling settings that the checkpoint wishes for, by the names of `Sampling`."""
     info: dict[str, object]
+    vocabulary: int | None
+    """Tokens that the model gives a logit each; None: not known."""
 
     @property
     def busy(self) -> bool:

@@ -40,6 +40,7 @@ class TransformersRunner:
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.context = loaded.context
         self.defaults = loaded.defaults
+        self.vocabulary = loaded.vocabulary
         self._device: torch.device = loaded.device
         self._loop: Batch | Library
         forward = best_way(loaded.model, loaded.device, options.path)
@@ -114,7 +115,9 @@ class TransformersRunner:
         return Sampler(sequence.sampling, sequence.prompt, self._device, sequence.logprobs)
 
     def _described(self, error: Exception, stream: TokenStream) -> RequestError:
-        """What a failed pass means for its request."""
+        """What a failed pass or draw means for its request."""
+        if isinstance(error, RequestError):
+            return error
         if not is_out_of_memory(error):
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
             return RequestError(500, f"{type(error).__name__}: {error}", code="engine_error")
