@@ -191,6 +191,32 @@ def test_bitsandbytes_on_the_cpu_and_an_adapter_on_it(even_family, quantization)
 
 
 @needs_bitsandbytes
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_experts_that_stay_in_16_bit_are_refused(tokenizer, tmp_path, quantization):
+    """transformers holds the experts of a layer in one tensor, which neither bitsandbytes nor our kernels know."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_local_experts": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match=f"{quantization} reaches only") as raised:
+        load_as(tmp_path, quantization=quantization)
+    assert raised.value.code == "quantization"
+
+
+@needs_bitsandbytes
+def test_what_the_kernels_cannot_compute_fails_the_load_and_is_never_ready(family):
+    """The layers of `family` are no whole blocks: bitsandbytes loads them, and fails at the first pass."""
+    from bainmarie_worker.warm import load_and_warm
+
+    config = WorkerConfig("m", "transformers", str(family.base), (ServedModel("m"),), device="cpu", quantization="nf4")
+    with pytest.raises(LoadError, match="nf4 cannot be computed on cpu") as raised:
+        load_and_warm(config, lambda step: None)
+    assert raised.value.code == "quantization"
+
+
+@needs_bitsandbytes
 def test_a_checkpoint_that_bitsandbytes_wrote_under_an_adapter(even_family, tmp_path):
     family = even_family
     load_as(family.base, quantization="nf4").model.save_pretrained(tmp_path / "nf4")

@@ -84,6 +84,8 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         raise
     except Exception as error:
         raise classified(error, config) from error
+    if plan.options is not None:
+        quantization.check_loaded(model, config)
     if plan.pack_bits is None:
         prefault(model)
     held = plan.name

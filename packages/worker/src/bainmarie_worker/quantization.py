@@ -76,14 +76,30 @@ def pack(model: Any, bits: int, config: WorkerConfig, report: Report) -> str:
     packed = packed_linear.pack(
         model, bits, lambda done, total: report(Progress("pack", done, total, "layers", config.quantization))
     )
-    if packed < _LEAST_SHARE * (everything - embeddings):
+    _check_share(packed, everything, everything - embeddings, model, config)
+    return f"int{bits} (weight-only, {packed:,} parameters)"
+
+
+def check_loaded(model: Any, config: WorkerConfig) -> None:
+    """LoadError where bitsandbytes has left most of the loaded model in 16 bits: it only knows linear layers, and the
+    experts of a mixture may be one tensor. Embeddings and the output layer, which it never takes, do not count."""
+    import torch
+
+    linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    held = sum(layer.in_features * layer.out_features for layer in linear if not layer.weight.is_floating_point())
+    everything = model.num_parameters()
+    ends = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    _check_share(held, everything, everything - sum(weight.numel() for weight in ends.values()), model, config)
+
+
+def _check_share(held: int, everything: int, wanted: int, model: Any, config: WorkerConfig) -> None:
+    if held < _LEAST_SHARE * wanted:
         raise LoadError(
             "quantization",
-            f"{config.quantization} reaches only {packed:,} of {everything:,} parameters of {type(model).__name__}: "
+            f"{config.quantization} reaches only {held:,} of {everything:,} parameters of {type(model).__name__}: "
             "the others are not in plain linear layers of a fitting size",
-            "Set `quantization: none`, or nf4 where bitsandbytes knows the architecture.",
+            "Set `quantization: none`, or take a checkpoint that is quantized already.",
         )
-    return f"int{bits} (weight-only, {packed:,} parameters)"
 
 
 def _stored(config: WorkerConfig, stored: dict[str, Any], device: Any) -> Plan:

@@ -43,6 +43,13 @@ class Library:
     def busy(self) -> bool:
         return bool(self._waiting)
 
+    @torch.inference_mode()
+    def warm(self) -> None:
+        """One token, so that what cannot be computed at all is known before anybody asks. Raises what the model does."""
+        self._model.generate(
+            torch.tensor([[0]], device=self._device), do_sample=False, max_new_tokens=1, pad_token_id=0
+        )
+
     def submit(self, stream: TokenStream) -> None:
         self._waiting.append(stream)
 

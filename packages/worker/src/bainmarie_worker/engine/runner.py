@@ -48,6 +48,7 @@ class TransformersRunner:
         self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle)
         if isinstance(forward, str):
             self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
+            self._loop.warm()
             way, why = "generate", forward
         else:
             adapted = Adapted(forward, self._adapters)
