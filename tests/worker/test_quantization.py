@@ -157,6 +157,52 @@ def test_nf4_without_bitsandbytes_names_the_package(family):
     assert raised.value.code == "package_missing"
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("compressed_tensors") is None, reason="compressed-tensors is not in this environment"
+)
+@pytest.mark.parametrize("kind", ["int4", "float8"])
+def test_what_would_be_unpacked_by_the_first_pass_needs_consent(family, copy, kind):
+    """A checkpoint as compressed-tensors writes it, of 4-bit groups of 32 or of 8-bit floats."""
+    settings = compress(copy, kind)
+    with pytest.raises(LoadError, match="would make 16-bit weights of it") as raised:
+        load_as(stored(copy, **settings))
+    assert raised.value.code == "quantization"
+    assert '"dequantize": true' in raised.value.hint
+    agreed = load_as(stored(copy, **settings, dequantize=True))
+    assert 0 < error_against(agreed.model, load_as(family.base).model) < (0.6 if kind == "int4" else 0.2)
+
+
+def compress(directory, kind):
+    """Puts compressed weights in the place of the whole ones; the quantization_config that tells of it."""
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        apply_quantization_config,
+    )
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    shape = {"num_bits": 4, "strategy": "group", "group_size": 32}
+    if kind == "float8":
+        shape = {"num_bits": 8, "type": "float", "strategy": "channel"}
+    scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(symmetric=True, **shape))
+    written = "pack-quantized" if kind == "int4" else "float-quantized"
+    config = QuantizationConfig(config_groups={"all": scheme}, ignore=["lm_head"], format=written)
+    apply_quantization_config(model, config)
+    for layer in model.modules():
+        if hasattr(layer, "weight_scale"):
+            groups = layer.weight.detach().reshape(*layer.weight_scale.shape, -1)
+            layer.weight_scale.data = groups.abs().amax(-1) / (7 if kind == "int4" else 448)
+    ModelCompressor(quantization_config=config).compress_model(model)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    told = json.loads(config.model_dump_json())
+    return {**told, "quant_method": "compressed-tensors", "quantization_status": "compressed"}
+
+
 @pytest.fixture(scope="module")
 def even_family(tokenizer, make_llama, tmp_path_factory):
     """As `family`, with layers whose sizes are whole blocks: bitsandbytes' CPU kernel takes no others."""

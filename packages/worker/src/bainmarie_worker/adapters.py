@@ -197,8 +197,7 @@ def _check_kind(path: str, settings: dict[str, Any]) -> None:
             "adapter_unsupported",
             f"the adapter {path} begins by changing its base's own weights (init_lora_weights: {begun}): the base and "
             "other adapters on it would answer wrongly",
-            "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion), or merge it into its "
-            "base.",
+            "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion), or merge it.",
         )
     if settings.get("layer_replication"):
         raise LoadError(

@@ -136,12 +136,21 @@ def _check_stored(config: WorkerConfig, stored: dict[str, Any], method: str, dev
             f"{config.model} is quantized with {method or 'no method'}, which cannot be computed on {device}: {error}",
             "Use another device, or a checkpoint that is not quantized.",
         ) from error
-    if getattr(quantizer.quantization_config, "dequantize", False) and not stored.get("dequantize"):
+    if not stored.get("dequantize") and (
+        getattr(quantizer.quantization_config, "dequantize", False) or _unpacks_at_first_pass(quantizer)
+    ):
         raise LoadError(
             "quantization",
             f"{config.model} is quantized with {method}, and on {device} transformers would make 16-bit weights of it",
-            "Use a device that computes it, or take a checkpoint that is not quantized.",
+            "Use a device that computes it, or take a checkpoint that is not quantized. If 16 bits are what you want, "
+            'write "dequantize": true into the quantization_config of its config.json.',
         )
+
+
+def _unpacks_at_first_pass(quantizer: Any) -> bool:
+    """compressed-tensors, since transformers 5.x: what no FP8 kernel computes is unpacked for good by the first pass.
+    Before, each layer was unpacked in every pass, and kept as it was."""
+    return getattr(quantizer, "use_fp8_kernel", None) is False
 
 
 def _bitsandbytes(config: WorkerConfig) -> Any:

@@ -29,7 +29,7 @@ class Apart:
     crops = False
 
     def __init__(self, model: Any, device: torch.device, why: str, made_by_model: bool = False) -> None:
-        """`made_by_model`: the first pass is given no cache, and the one that the model's code makes is gone on with."""
+        """`made_by_model`: the first pass is given no cache, and the one that the model's code makes is kept."""
         self.why = why
         self._model = model
         self._device = device

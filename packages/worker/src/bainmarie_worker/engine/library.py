@@ -45,7 +45,7 @@ class Library:
 
     @torch.inference_mode()
     def warm(self) -> None:
-        """One token, so that what cannot be computed at all is known before anybody asks. Raises what the model does."""
+        """One token, so that what cannot be computed is known before anybody asks. Raises what the model raises."""
         self._model.generate(
             torch.tensor([[0]], device=self._device), do_sample=False, max_new_tokens=1, pad_token_id=0
         )

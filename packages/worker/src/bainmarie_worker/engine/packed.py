@@ -97,9 +97,9 @@ def packed(model: Any, device: torch.device, reference: probe.Reference, why: st
     before = model.config._attn_implementation
     windows: dict[int, int | None] = {}
 
-    def watched(module: Any, *args: Any, sliding_window: int | None = None, **kwargs: Any) -> Any:
-        windows[module.layer_idx] = sliding_window
-        return packed_attention(module, *args, sliding_window=sliding_window, **kwargs)
+    def watched(module: Any, *args: Any, **kwargs: Any) -> Any:
+        windows[module.layer_idx] = kwargs.get("sliding_window")
+        return packed_attention(module, *args, **kwargs)
 
     AttentionInterface.register(NAME, watched)
     try:

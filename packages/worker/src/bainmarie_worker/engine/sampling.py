@@ -118,5 +118,5 @@ def _check_number(value: float) -> None:
             500,
             "the model has computed no numbers (NaN), so no token can be drawn",
             code="no_numbers",
-            hint="Load it in another dtype: float16 overflows where bfloat16 and float32 do not. Else its weights are broken.",
+            hint="Load it in bfloat16 or float32, which do not overflow as float16 does. Else its weights are broken.",
         )
