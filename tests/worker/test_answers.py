@@ -177,3 +177,21 @@ def test_a_bias_for_a_token_that_is_not_there_is_refused(worker, tokenizer):
     assert (reply.status, reply.json["error"]["param"]) == (400, "logit_bias")
     assert str(len(tokenizer) - 1) in reply.json["error"]["message"]
     assert worker.chat("Hello", logit_bias={str(len(tokenizer) - 1): 1}, max_tokens=2).status == 200
+
+
+@pytest.mark.parametrize(
+    ("generation", "wished"),
+    [
+        ({}, {}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        ({"do_sample": True, "top_k": 20}, {"temperature": 1.0, "top_k": 20}),
+    ],
+)
+def test_sampling_that_a_checkpoint_wishes_for(generation, wished):
+    from transformers import GenerationConfig
+
+    from bainmarie_worker.model_settings import sampling_of
+
+    found = sampling_of(GenerationConfig(**generation))
+    assert {name: found[name] for name in wished} == wished
+    assert bool(found) == bool(wished)

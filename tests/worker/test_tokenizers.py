@@ -151,3 +151,34 @@ def test_a_request_for_a_name_with_its_own_template(start_worker, family):
     usage = worker.chat("Hello", model="short", max_tokens=2).json["usage"]
     assert usage["prompt_tokens"] == 5
     assert worker.chat("Hello", max_tokens=2).json["usage"]["prompt_tokens"] > 5
+
+
+def test_a_merge_without_tokenizer_keeps_its_own_template_file(copy, family):
+    """It takes the base's tokenizer, and still speaks as it was trained to."""
+    without_tokenizer(copy)
+    (copy / "config.json").unlink()
+    (copy / "chat_template.jinja").write_text("<{{ messages[0].content }}>")
+    assert plain_load(copy, base=str(family.base)).tokenizer.render(HELLO, None) == "<Hello>"
+    assert plain_load(family.base).tokenizer.render(HELLO, None) != "<Hello>"
+
+
+def test_an_answer_ends_at_the_end_token_of_its_own_tokenizer(start_worker, family, tmp_path, tokenizer):
+    """An adapter trained with another end token than its base's configuration names; a bias makes it the likeliest."""
+    import copy as copying
+
+    from bainmarie_protocol import Ready
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(family.adapter, adapter)
+    other = copying.deepcopy(tokenizer)
+    other.eos_token = "<tool_call>"
+    other.save_pretrained(adapter)
+    served = ServedModel("m"), ServedModel("own", adapter=str(adapter))
+    worker = start_worker(family.base, *served, device="cpu")
+    worker.until(Ready)
+    fields = {"logit_bias": {str(other.eos_token_id): 100}, "max_tokens": 5, "temperature": 0}
+    own, base = (worker.chat("Hello", model=name, **fields).json for name in ("own", "m"))
+    assert (own["choices"][0]["finish_reason"], own["usage"]["completion_tokens"]) == ("stop", 1)
+    assert (base["choices"][0]["finish_reason"], base["usage"]["completion_tokens"]) == ("length", 5)
+    ignored = worker.chat("Hello", model="own", ignore_eos=True, **fields).json
+    assert ignored["usage"]["completion_tokens"] == 5

@@ -100,6 +100,7 @@ def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], m
         sampling=sampling,
         adapter=served.adapter,
         ignore_eos=wish.ignore_eos,
+        ends=tokenizer_of(runner, served).ends,
         logprobs=wish.logprobs,
     )
 

@@ -156,6 +156,7 @@ class FakeTokenizer:
     """Words with the white space before them; ids are given out as words appear."""
 
     template = "<tool_call> {messages and tools as JSON}"
+    ends: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}

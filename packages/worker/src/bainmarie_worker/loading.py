@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
-from bainmarie_worker import devices, files, hub, quantization
-from bainmarie_worker.chat_templates import check_templates
+from bainmarie_worker import chat_templates, devices, files, hub, quantization
 from bainmarie_worker.consent import check_architecture, same_consent_for_parts
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
@@ -22,7 +21,7 @@ from bainmarie_worker.model_settings import context_of, end_ids, generation_conf
 from bainmarie_worker.packages import need
 from bainmarie_worker.prefault import prefault
 from bainmarie_worker.tokenizer import TransformersTokenizer
-from bainmarie_worker.tokenizer_loading import load_tokenizer
+from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer
 from bainmarie_worker.weights import weights_progress
 
 __all__ = ["Loaded", "is_out_of_memory", "load"]
@@ -68,7 +67,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     What the files can tell is judged first, before seconds go into imports.
     """
     source = _find(config, report)
-    check_templates(config.models)
+    chat_templates.check_templates(config.models)
     report(Progress("imports", detail="torch, transformers"))
     torch = need("torch")
     transformers = need("transformers")
@@ -96,7 +95,9 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     context = context_of(config, model.config)
     return Loaded(
         model=model,
-        tokenizer=TransformersTokenizer(tokenizer, directory=source.weights, trust=config.trust_remote_code),
+        tokenizer=TransformersTokenizer(
+            tokenizer, _template(source, tokenizer), directory=source.weights, trust=config.trust_remote_code
+        ),
         device=device,
         context=context,
         defaults=sampling_of(model.generation_config),
@@ -128,6 +129,17 @@ def _find(config: WorkerConfig, report: Report) -> _Source:
 
 def _tokenizer_places(source: _Source) -> list[str]:
     return list(dict.fromkeys((source.weights, source.described)))
+
+
+def _template(source: _Source, tokenizer: Any) -> str | None:
+    """The chat template from a file of the model, where its tokenizer does not bring it: a tokenizer of the base's has
+    another, and older versions of transformers do not look for such a file."""
+    own = chat_templates.of_directory(source.weights)
+    if own and not has_tokenizer(source.weights):
+        return own
+    if getattr(tokenizer, "chat_template", None):
+        return None
+    return own or chat_templates.of_directory(source.described)
 
 
 def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quantization.Plan, report: Report) -> Any:

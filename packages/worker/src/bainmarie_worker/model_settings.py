@@ -30,7 +30,8 @@ def context_of(config: WorkerConfig, settings: Any) -> int | None:
 def sampling_of(generation: Any) -> dict[str, Any]:
     """Sampling as the checkpoint's generation_config wishes it; greedy where it says nothing."""
     if not generation.do_sample:
-        return {}
+        penalty = getattr(generation, "repetition_penalty", None)
+        return {"repetition_penalty": penalty} if penalty not in (None, 1.0) else {}
     values = {name: getattr(generation, name, None) for name in _SAMPLING}
     return {"temperature": 1.0, **{name: value for name, value in values.items() if value is not None}}
 

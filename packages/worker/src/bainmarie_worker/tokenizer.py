@@ -10,7 +10,7 @@ from typing import Any
 from bainmarie_protocol import ServedModel
 from bainmarie_worker import chat_templates, tool_parsers
 from bainmarie_worker.errors import LoadError, RequestError
-from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer
+from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer, special_tokens
 
 
 class TransformersTokenizer:
@@ -26,6 +26,8 @@ class TransformersTokenizer:
         own = chat_templates.chosen(getattr(tokenizer, "chat_template", None))
         self.template = own if template is None else template
         self._begin = getattr(tokenizer, "bos_token_id", None)
+        end = getattr(tokenizer, "eos_token_id", None)
+        self.ends = frozenset(() if end is None else (end,))
         shown = set(tool_parsers.markers())
         self._added = tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         self._hidden = {
@@ -97,5 +99,6 @@ class TransformersTokenizer:
         """Whether the adapter brings a tokenizer of its own and not a copy of its base's."""
         if not os.path.isdir(adapter) or not has_tokenizer(adapter):
             return False
-        pairs = [[os.path.join(place, "tokenizer.json") for place in (adapter, self._directory)]]
-        return not all(os.path.isfile(a) and os.path.isfile(b) and filecmp.cmp(a, b, shallow=False) for a, b in pairs)
+        own, base = (os.path.join(place, "tokenizer.json") for place in (adapter, self._directory))
+        same = os.path.isfile(own) and os.path.isfile(base) and filecmp.cmp(own, base, shallow=False)
+        return not same or special_tokens(adapter) != special_tokens(self._directory)

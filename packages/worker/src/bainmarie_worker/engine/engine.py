@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
 
     template: str
     """The chat template's source; empty where the model has none."""
+    ends: frozenset[int]
+    """Its end token, where it has one: an answer ends there, whatever the base model's configuration says."""
 
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str: ...
     def encode(self, text: str, *, special: bool) -> list[int]: ...
