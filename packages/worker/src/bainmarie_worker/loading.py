@@ -144,7 +144,7 @@ def _template(source: _Source, tokenizer: Any) -> str | None:
 
 def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quantization.Plan, report: Report) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
     trust = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
     options = {**devices.dtype_option(torch, config.dtype), **devices.placement(config, device, plan.placed)}
@@ -158,8 +158,8 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
         model, outcome = AutoModelForCausalLM.from_pretrained(
             source.weights,
             use_safetensors=not pickled,
-            weights_only=True,
             output_loading_info=True,
+            **devices.code_free_option(PreTrainedModel),
             **trust,
             **options,
         )

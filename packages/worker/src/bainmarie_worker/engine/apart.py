@@ -141,8 +141,9 @@ class OwnCache:
 
 
 def croppable(cache: Any) -> bool:
-    """Whether tokens can be taken off the end: not of recurrent states, nor of windows that have moved on."""
-    if getattr(type(cache), "is_croppable", True) is False:
+    """Whether tokens can be taken off the end: not of recurrent states, nor of windows that have moved on, nor before
+    4.42, where caches do not know how."""
+    if getattr(type(cache), "is_croppable", True) is False or not hasattr(cache, "crop"):
         return False
     layers = getattr(cache, "layers", None)
     if layers is None:  # before 4.54: one list of full keys and values
