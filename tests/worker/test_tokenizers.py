@@ -182,3 +182,23 @@ def test_an_answer_ends_at_the_end_token_of_its_own_tokenizer(start_worker, fami
     assert (base["choices"][0]["finish_reason"], base["usage"]["completion_tokens"]) == ("length", 5)
     ignored = worker.chat("Hello", model="own", ignore_eos=True, **fields).json
     assert ignored["usage"]["completion_tokens"] == 5
+
+
+def test_an_adapter_that_comes_again_is_read_again(start_worker, family, tmp_path):
+    """Trained anew in the same directory, with another chat template."""
+    from dataclasses import asdict
+
+    from bainmarie_protocol import Ready
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(family.adapter, adapter)
+    served = ServedModel("again", adapter=str(adapter))
+    worker = start_worker(family.base, ServedModel("m"), device="cpu")
+    worker.until(Ready)
+    counted = []
+    for template in ("{{ messages[0].content }}", "<<{{ messages[0].content }}>>"):
+        (adapter / "chat_template.jinja").write_text(template)
+        assert worker.post("/models/load", asdict(served)).status == 200
+        counted.append(worker.chat("Hello", model="again", max_tokens=2).json["usage"]["prompt_tokens"])
+        assert worker.post("/models/unload", {"name": "again"}).status == 200
+    assert counted == [5, 9]

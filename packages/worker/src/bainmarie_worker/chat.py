@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +68,12 @@ def tokenizer_of(runner: Runner, served: ServedModel) -> Tokenizer:
     """The tokenizer of one model name, which may differ from the base's where its adapter or template does."""
     tokenizer = runner.tokenizer
     return tokenizer.of(served) if isinstance(tokenizer, TransformersTokenizer) else tokenizer
+
+
+def forget_adapter(runner: Runner, adapter: str) -> Iterable[Tokenizer]:
+    """Lets go of the tokenizers that came with the adapter, and tells which."""
+    tokenizer = runner.tokenizer
+    return tokenizer.forget(adapter) if isinstance(tokenizer, TransformersTokenizer) else ()
 
 
 def _with_system_prompt(messages: tuple[dict[str, Any], ...], default: str | None) -> list[dict[str, Any]]:

@@ -51,6 +51,11 @@ class TransformersTokenizer:
                 raise error.as_request_error() from error
         return self._variants[key]
 
+    def forget(self, adapter: str) -> list[TransformersTokenizer]:
+        """What this adapter's files said is read anew when it comes again. Those that are let go."""
+        gone = [key for key in self._variants if key[0] == adapter]
+        return [self._variants.pop(key) for key in gone]
+
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         """The prompt's text as the chat template writes it. RequestError 400 with the template's own complaint."""
         try:
