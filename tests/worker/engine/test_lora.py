@@ -9,6 +9,8 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.worker.engine.architectures import architecture, make
 from tests.worker.engine.driving import CPU, Watched, batch, finish, generated, heard, steps, submit
 
@@ -142,6 +144,39 @@ def test_200_requests_over_three_adapters_and_the_base_while_a_fourth_comes(fami
     assert {name for name, _ in asked} == {None, *PLAIN}
     assert max(len(parts) for parts in served.watched.passes) > (4 if family.mixes else 1)
     assert served.adapters.mixed == family.mixes
+
+
+NAMES = (None, *PLAIN, "dora")
+ASKED = st.tuples(st.sampled_from(NAMES), st.sampled_from(range(len(PROMPTS))))
+EVENTS = st.lists(st.one_of(ASKED, st.integers(1, 4), st.sampled_from(NAMES[1:]), st.just("cancel")), max_size=30)
+"""A request comes, with the adapter's name; so many steps are made; an adapter is let go, if nobody needs it; the
+latest request's client leaves."""
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(events=EVENTS)
+def test_whatever_comes_and_goes_each_gets_its_own(family, events):
+    served = Served(family)
+    asked = []
+    for event in events:
+        if isinstance(event, tuple):
+            name, number = event
+            if name is not None:
+                served.load(name)
+            asked.append((name, served.ask(name, PROMPTS[number])))
+            submit(served.batch, asked[-1][1])
+        elif isinstance(event, int):
+            steps(served.batch, event)
+        elif event == "cancel":
+            if asked:
+                asked[-1][1].cancelled.set()
+        elif not served.batch.uses(family.paths[event]):
+            served.batch.forget(family.paths[event])
+            served.adapters.unload(family.paths[event])
+    finish(served.batch)
+    for name, stream in asked:
+        whole = family.answer(name, stream.sequence.prompt)
+        assert stream.tokens == (whole[: len(stream.tokens)] if stream.cancelled.is_set() else whole), name
 
 
 def test_different_adapters_share_a_pass(family):
