@@ -195,3 +195,45 @@ def test_sampling_that_a_checkpoint_wishes_for(generation, wished):
     found = sampling_of(GenerationConfig(**generation))
     assert {name: found[name] for name in wished} == wished
     assert bool(found) == bool(wished)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": "half \ud800"}]},
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "function", "function": {"name": "\ud800"}}],
+        },
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_that_is_none_is_the_clients_error(worker, fields, stream):
+    reply = worker.post("/v1/chat/completions", {"model": "m", "stream": stream, **fields})
+    assert (reply.status, reply.json["error"]["code"]) == (400, "invalid_value")
+    assert "surrogate" in reply.json["error"]["message"]
+
+
+EXTREME = [
+    {"temperature": 100, "top_p": 0},
+    {"temperature": 1, "top_p": 1e-12},
+    {"temperature": 1, "top_k": 10**12},
+    {"temperature": 1, "min_p": 1},
+    {"temperature": 1e-5},
+    {"temperature": 1, "seed": -(2**63)},
+    {"temperature": 1, "seed": 2**63 - 1, "n": 3},
+    {"temperature": 1, "repetition_penalty": 0.01},
+    {"repetition_penalty": 100},
+    {"presence_penalty": 2, "frequency_penalty": -2},
+    {"temperature": 1, "logit_bias": {str(token): -100 for token in range(261)}},
+    {"logprobs": True, "top_logprobs": 20, "n": 2},
+    {"stop": ["a" * 100_000, ""]},
+    {"max_tokens": 10**9, "ignore_eos": True},
+]
+
+
+@pytest.mark.parametrize("fields", EXTREME, ids=str)
+def test_extreme_settings_are_answered(worker, fields):
+    choices = worker.chat("x", **{"max_tokens": 4, **fields}).json["choices"]
+    assert len(choices) == fields.get("n", 1)
+    assert {choice["finish_reason"] for choice in choices} == {"length"}

@@ -75,7 +75,16 @@ class TransformersTokenizer:
                 self.render([{"role": "user", "content": "Hello"}], None)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """Token ids; `special` adds what the tokenizer puts around a raw text, such as a begin token, once only."""
+        """Token ids; `special` adds what the tokenizer puts around a raw text, such as a begin token, once only.
+
+        RequestError 400 for a text that is none.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                400, f"the text holds half of a surrogate pair: {error}", code="invalid_value", param="messages"
+            ) from error
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special)
         while special and self._begin is not None and ids[:2] == [self._begin, self._begin]:
             del ids[0]  # the text brought its own
