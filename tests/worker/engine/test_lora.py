@@ -68,12 +68,12 @@ def family(tmp_path_factory, request):
 
     root = tmp_path_factory.mktemp("adapters")
     paths, references = {}, {None: make(architecture("llama"))}
-    for number, (name, settings) in enumerate({**PLAIN, **APART}.items()):
+    for number, (name, wish) in enumerate({**PLAIN, **APART}.items()):
         base = make(architecture("llama"))
         torch.manual_seed(number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = get_peft_model(base, LoraConfig(lora_alpha=24, init_lora_weights=False, **settings)).eval()
+            model = get_peft_model(base, LoraConfig(lora_alpha=24, init_lora_weights=False, **wish)).eval()
             if name in ("saved", "tokens"):
                 _change(model)
             paths[name] = str(root / name)
