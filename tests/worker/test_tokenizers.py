@@ -162,6 +162,19 @@ def test_a_merge_without_tokenizer_keeps_its_own_template_file(copy, family):
     assert plain_load(family.base).tokenizer.render(HELLO, None) != "<Hello>"
 
 
+def test_a_copy_of_the_bases_tokenizer_is_the_bases(family, tmp_path):
+    """Also where only tokenizer.json was copied."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(family.adapter, adapter)
+    tokenizer = plain_load(family.base).tokenizer
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(family.base / name, adapter)
+        own = tokenizer.of(ServedModel(name, adapter=str(adapter)))
+        assert own.ends == tokenizer.ends
+        assert own.render(HELLO, None) == tokenizer.render(HELLO, None)
+        tokenizer.forget(str(adapter))
+
+
 def test_an_answer_ends_at_the_end_token_of_its_own_tokenizer(start_worker, family, tmp_path, tokenizer):
     """An adapter trained with another end token than its base's configuration names; a bias makes it the likeliest."""
     import copy as copying

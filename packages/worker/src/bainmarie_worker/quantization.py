@@ -88,7 +88,11 @@ def check_loaded(model: Any, config: WorkerConfig) -> None:
     linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     held = sum(layer.in_features * layer.out_features for layer in linear if not layer.weight.is_floating_point())
     everything = model.num_parameters()
-    ends = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    ends = {
+        id(layer.weight): layer.weight
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+        if layer is not None
+    }
     _check_share(held, everything, everything - sum(weight.numel() for weight in ends.values()), model, config)
 
 

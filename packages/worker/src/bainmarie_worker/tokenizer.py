@@ -115,4 +115,5 @@ class TransformersTokenizer:
             return False
         own, base = (os.path.join(place, "tokenizer.json") for place in (adapter, self._directory))
         same = os.path.isfile(own) and os.path.isfile(base) and filecmp.cmp(own, base, shallow=False)
-        return not same or special_tokens(adapter) != special_tokens(self._directory)
+        said = special_tokens(adapter)
+        return not same or (bool(said) and said != special_tokens(self._directory))
