@@ -157,22 +157,49 @@ def test_nf4_without_bitsandbytes_names_the_package(family):
     assert raised.value.code == "package_missing"
 
 
-@pytest.mark.skipif(
+needs_compressed_tensors = pytest.mark.skipif(
     importlib.util.find_spec("compressed_tensors") is None, reason="compressed-tensors is not in this environment"
 )
-@pytest.mark.parametrize("kind", ["int4", "float8"])
-def test_what_would_be_unpacked_by_the_first_pass_needs_consent(family, copy, kind):
-    """A checkpoint as compressed-tensors writes it, of 4-bit groups of 32 or of 8-bit floats."""
-    settings = compress(copy, kind)
+
+
+@needs_compressed_tensors
+def test_what_would_be_unpacked_by_the_first_pass_needs_consent(family, copy):
+    settings = compress(copy, "float8")
     with pytest.raises(LoadError, match="would make 16-bit weights of it") as raised:
         load_as(stored(copy, **settings))
     assert raised.value.code == "quantization"
     assert '"dequantize": true' in raised.value.hint
     agreed = load_as(stored(copy, **settings, dequantize=True))
-    assert 0 < error_against(agreed.model, load_as(family.base).model) < (0.6 if kind == "int4" else 0.2)
+    assert 0 < error_against(agreed.model, load_as(family.base).model) < 0.2
 
 
-def compress(directory, kind):
+@needs_compressed_tensors
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("group", [32, 64])
+def test_groups_of_4_bits_are_computed_as_the_checkpoint_has_them(make_llama, tokenizer, tmp_path, group, dtype):
+    make_llama(hidden_size=128, intermediate_size=192).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    settings = compress(tmp_path, "int4", group)
+    unpacked = load_as(stored(tmp_path, **settings, dequantize=True), dtype=dtype)
+    packed = load_as(stored(tmp_path, **settings), dtype=dtype)
+    kinds = [type(module).__name__ for module in packed.model.modules() if "Linear" in type(module).__name__]
+    assert kinds.count("Int4Linear") == len(kinds) - 1, "all but the output layer, which is stored whole"
+    assert str(packed.info["quantization"]).startswith("compressed-tensors (int4, ")
+    assert packed.packed
+    assert error_against(packed.model, unpacked.model) < (1e-4 if dtype == "float32" else 0.03)
+
+
+@needs_compressed_tensors
+@pytest.mark.parametrize("change", [{"symmetric": False}, {"actorder": "group"}, {"num_bits": 8}])
+def test_other_groups_are_not_taken_for_these(copy, change):
+    settings = compress(copy, "int4")
+    settings["config_groups"]["all"]["weights"].update(change)
+    with pytest.raises(LoadError) as raised:
+        load_as(stored(copy, **settings))
+    assert raised.value.code == "quantization"
+
+
+def compress(directory, kind, group=32):
     """Puts compressed weights in the place of the whole ones; the quantization_config that tells of it."""
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import (
@@ -185,7 +212,7 @@ def compress(directory, kind):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(directory)
-    shape = {"num_bits": 4, "strategy": "group", "group_size": 32}
+    shape = {"num_bits": 4, "strategy": "group", "group_size": group}
     if kind == "float8":
         shape = {"num_bits": 8, "type": "float", "strategy": "channel"}
     scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(symmetric=True, **shape))

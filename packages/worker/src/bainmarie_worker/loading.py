@@ -85,11 +85,13 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         raise classified(error, config) from error
     if plan.options is not None:
         quantization.check_loaded(model, config)
-    if plan.pack_bits is None:
-        prefault(model)
     held = plan.name
     if plan.pack_bits is not None:
         held = quantization.pack(model, plan.pack_bits, config, report)
+    elif plan.regroup:
+        held = quantization.regroup(model, plan, source.paths, config, report)
+    else:
+        prefault(model)
     model.eval()
     device = devices.first_device(model, device)
     context = context_of(config, model.config)
@@ -103,7 +105,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         defaults=sampling_of(model.generation_config),
         end_ids=end_ids(model.generation_config, tokenizer),
         vocabulary=vocabulary_of(model),
-        packed=plan.pack_bits is not None,
+        packed=plan.pack_bits is not None or plan.regroup,
         allow_pickle=config.allow_pickle,
         info={
             "engine": "transformers",
@@ -153,6 +155,9 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
     if source.described != source.weights:
         options["config"] = AutoConfig.from_pretrained(source.described, **trust)
         options["generation_config"] = generation_config(options["config"], source.weights, source.described)
+    if plan.regroup:
+        options.setdefault("config", AutoConfig.from_pretrained(source.described, **trust))
+        options["config"].quantization_config["dequantize"] = True
     pickled = source.paths[0].endswith(".bin")
     with weights_progress(source.paths, report), same_consent_for_parts(config.trust_remote_code, source.described):
         model, outcome = AutoModelForCausalLM.from_pretrained(

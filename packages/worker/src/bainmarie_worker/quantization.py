@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
+from bainmarie_worker import stored_groups
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.packages import need
@@ -41,6 +42,8 @@ class Plan:
     """Bits into which linear layers are packed after the load, on the CPU."""
     stored: bool = False
     """The checkpoint is quantized already."""
+    regroup: bool = False
+    """The checkpoint's groups of 4 bits are packed again after the load, on the CPU."""
 
     @property
     def placed(self) -> bool:
@@ -76,8 +79,17 @@ def pack(model: Any, bits: int, config: WorkerConfig, report: Report) -> str:
     packed = packed_linear.pack(
         model, bits, lambda done, total: report(Progress("pack", done, total, "layers", config.quantization))
     )
-    _check_share(packed, everything, everything - embeddings, model, config)
+    _check_share(config.quantization, packed, everything, everything - embeddings, model)
     return f"int{bits} (weight-only, {packed:,} parameters)"
+
+
+def regroup(model: Any, plan: Plan, paths: list[str], config: WorkerConfig, report: Report) -> str:
+    """Packs what the checkpoint holds in groups of 4 bits; what was done, in words. LoadError where most stays whole."""
+    everything = model.num_parameters()
+    ends = {id(layer.weight): layer.weight.numel() for layer in _ends(model)}
+    packed = stored_groups.repack(model, paths, report)
+    _check_share(plan.name, packed, everything, everything - sum(ends.values()), model)
+    return f"{plan.name} (int4, {packed:,} parameters)"
 
 
 def check_loaded(model: Any, config: WorkerConfig) -> None:
@@ -88,19 +100,21 @@ def check_loaded(model: Any, config: WorkerConfig) -> None:
     linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     held = sum(layer.in_features * layer.out_features for layer in linear if not layer.weight.is_floating_point())
     everything = model.num_parameters()
-    ends = {
-        id(layer.weight): layer.weight
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
-        if layer is not None
-    }
-    _check_share(held, everything, everything - sum(weight.numel() for weight in ends.values()), model, config)
+    ends = {id(layer.weight): layer.weight.numel() for layer in _ends(model)}
+    _check_share(config.quantization, held, everything, everything - sum(ends.values()), model)
 
 
-def _check_share(held: int, everything: int, wanted: int, model: Any, config: WorkerConfig) -> None:
+def _ends(model: Any) -> list[Any]:
+    """Embeddings and output layer."""
+    found = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [layer for layer in found if layer is not None]
+
+
+def _check_share(name: str, held: int, everything: int, wanted: int, model: Any) -> None:
     if held < _LEAST_SHARE * wanted:
         raise LoadError(
             "quantization",
-            f"{config.quantization} reaches only {held:,} of {everything:,} parameters of {type(model).__name__}: "
+            f"{name} reaches only {held:,} of {everything:,} parameters of {type(model).__name__}: "
             "the others are not in plain linear layers of a fitting size",
             "Set `quantization: none`, or take a checkpoint that is quantized already.",
         )
@@ -116,8 +130,9 @@ def _stored(config: WorkerConfig, stored: dict[str, Any], device: Any) -> Plan:
             f"{config.model} is quantized already ({method or 'unknown'}): {config.quantization} cannot be put on top",
             "Set `quantization: none`.",
         )
-    _check_stored(config, stored, method, device)
-    return Plan(method or "unknown", stored=True)
+    regroup = stored_groups.fits(stored, device) and not stored.get("dequantize")
+    _check_stored(config, {**stored, "dequantize": True} if regroup else stored, method, device)
+    return Plan(method or "unknown", stored=True, regroup=regroup)
 
 
 def _check_stored(config: WorkerConfig, stored: dict[str, Any], method: str, device: Any) -> None:
