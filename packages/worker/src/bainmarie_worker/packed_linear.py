@@ -51,7 +51,7 @@ class Int4Linear(torch.nn.Linear):
     """weight: 4 bits, packed by torch for this processor; scale and zero point for each `group` inputs of an output."""
 
     def __init__(self, linear: torch.nn.Linear, scales: torch.Tensor | None = None) -> None:
-        """With `scales` [outputs, groups] the weights are multiples of them already, by -8 to 7, and stay what they are."""
+        """With `scales` [outputs, groups] the weights are multiples of them already, by -8 to 7, and stay so."""
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         weight = linear.weight.detach().float()
         if scales is None:

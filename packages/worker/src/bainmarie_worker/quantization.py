@@ -84,7 +84,7 @@ def pack(model: Any, bits: int, config: WorkerConfig, report: Report) -> str:
 
 
 def regroup(model: Any, plan: Plan, paths: list[str], config: WorkerConfig, report: Report) -> str:
-    """Packs what the checkpoint holds in groups of 4 bits; what was done, in words. LoadError where most stays whole."""
+    """Packs what the checkpoint holds in groups of 4 bits; what was done, in words. LoadError where most stay whole."""
     everything = model.num_parameters()
     ends = {id(layer.weight): layer.weight.numel() for layer in _ends(model)}
     packed = stored_groups.repack(model, paths, report)
