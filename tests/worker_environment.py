@@ -23,6 +23,7 @@ SPEC = EnvironmentSpec(
         "peft",
         "accelerate",
         "bitsandbytes",
+        "compressed-tensors",
         "safetensors",
         "hypothesis",
         "pytest",

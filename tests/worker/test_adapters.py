@@ -169,3 +169,83 @@ def test_switching_between_two_adapters_and_none(family, tmp_path, logits, make_
     adapters.unload(str(family.adapter))
     torch.testing.assert_close(compute(), base)
     assert not any("lora" in name for name, _ in model.named_modules())
+
+
+def test_a_pickled_adapter_that_runs_code_is_refused_and_the_worker_lives(start_worker, family, tmp_path):
+    """Asked for by a request, so that it is read on the engine's thread while nothing is loaded by name."""
+    import os
+
+    import torch
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    trap = tmp_path / "trap"
+    shutil.copytree(family.adapter, trap)
+    (trap / "adapter_model.safetensors").unlink()
+    torch.save({"x": Trap()}, trap / "adapter_model.bin")
+    names = ServedModel("m"), ServedModel("trap", adapter=str(trap)), ServedModel("alice", adapter=str(family.adapter))
+    worker = start_worker(family.base, *names, device="cpu", allow_pickle=True)
+    worker.until(Ready)
+    base = text(worker, "m")
+    reply = worker.post("/v1/chat/completions", {"model": "trap", **PROMPT})
+    assert (reply.status, reply.json["error"]["code"]) == (503, "pickled_weights")
+    assert not (tmp_path / "sprung").exists()
+    assert text(worker, "m") == base != text(worker, "alice")
+
+
+def changed_settings(family, path, **changes):
+    shutil.copytree(family.adapter, path)
+    config = path / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    return str(path)
+
+
+def test_a_package_that_peft_wants_for_an_adapter_is_named(family, tmp_path, logits):
+    model, compute = logits(family.base)
+    base = compute()
+    adapters = Adapters(model)
+    with pytest.raises(LoadError, match="megatron") as raised:
+        adapters.load(changed_settings(family, tmp_path / "a", megatron_config={"a": 1}), lambda step: None)
+    assert raised.value.code == "package_missing"
+    assert (compute() - base).abs().max() == 0
+
+
+def known_beginnings():
+    """All that the installed peft knows by name."""
+    import typing
+
+    from peft import LoraConfig
+
+    (kinds,) = [
+        part
+        for part in typing.get_args(typing.get_type_hints(LoraConfig)["init_lora_weights"])
+        if typing.get_args(part)
+    ]
+    return [name.replace("[number of iters]", "4") for name in typing.get_args(kinds)]
+
+
+def test_no_adapter_changes_its_base_for_good(family, tmp_path, logits):
+    """Some kinds of LoRA begin with other base weights, and peft puts those in when it loads them."""
+    refused = {}
+    for begun in known_beginnings():
+        model, compute = logits(family.base)
+        base = compute()
+        adapters = Adapters(model)
+        try:
+            adapters.load(changed_settings(family, tmp_path / begun, init_lora_weights=begun), lambda step: None)
+        except LoadError as error:
+            refused[begun] = error
+        assert (compute() - base).abs().max() == 0, begun
+    assert {"pissa", "olora"} <= refused.keys()
+    assert "gaussian" not in refused
+    assert {error.code for error in refused.values()} == {"adapter_unsupported"}
+    assert all(begun in error.message for begun, error in refused.items())
+
+
+def test_an_adapter_that_repeats_layers_is_refused(family, tmp_path, logits):
+    model, _ = logits(family.base)
+    with pytest.raises(LoadError, match="layer_replication") as raised:
+        check(changed_settings(family, tmp_path / "a", layer_replication=[[0, 1], [0, 2]]), model)
+    assert raised.value.code == "adapter_unsupported"

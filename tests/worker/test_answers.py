@@ -169,3 +169,71 @@ def test_the_bad_request_leaves_the_worker_as_it_was(worker):
     assert unknown.status == 404
     assert "alice" in unknown.json["error"]["hint"]
     assert worker.text("Hello", max_tokens=8, temperature=0) == before
+
+
+def test_a_bias_for_a_token_that_is_not_there_is_refused(worker, tokenizer):
+    """`tokenizer` has as many tokens as the model."""
+    reply = worker.chat("Hello", logit_bias={str(len(tokenizer)): 1}, max_tokens=2)
+    assert (reply.status, reply.json["error"]["param"]) == (400, "logit_bias")
+    assert str(len(tokenizer) - 1) in reply.json["error"]["message"]
+    assert worker.chat("Hello", logit_bias={str(len(tokenizer) - 1): 1}, max_tokens=2).status == 200
+
+
+@pytest.mark.parametrize(
+    ("generation", "wished"),
+    [
+        ({}, {}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        ({"do_sample": True, "top_k": 20}, {"temperature": 1.0, "top_k": 20}),
+    ],
+)
+def test_sampling_that_a_checkpoint_wishes_for(generation, wished):
+    from transformers import GenerationConfig
+
+    from bainmarie_worker.model_settings import sampling_of
+
+    found = sampling_of(GenerationConfig(**generation))
+    assert {name: found[name] for name in wished} == wished
+    assert bool(found) == bool(wished)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": "half \ud800"}]},
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "function", "function": {"name": "\ud800"}}],
+        },
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_that_is_none_is_the_clients_error(worker, fields, stream):
+    reply = worker.post("/v1/chat/completions", {"model": "m", "stream": stream, **fields})
+    assert (reply.status, reply.json["error"]["code"]) == (400, "invalid_value")
+    assert "surrogate" in reply.json["error"]["message"]
+
+
+EXTREME = [
+    {"temperature": 100, "top_p": 0},
+    {"temperature": 1, "top_p": 1e-12},
+    {"temperature": 1, "top_k": 10**12},
+    {"temperature": 1, "min_p": 1},
+    {"temperature": 1e-5},
+    {"temperature": 1, "seed": -(2**63)},
+    {"temperature": 1, "seed": 2**63 - 1, "n": 3},
+    {"temperature": 1, "repetition_penalty": 0.01},
+    {"repetition_penalty": 100},
+    {"presence_penalty": 2, "frequency_penalty": -2},
+    {"temperature": 1, "logit_bias": {str(token): -100 for token in range(261)}},
+    {"logprobs": True, "top_logprobs": 20, "n": 2},
+    {"stop": ["a" * 100_000, ""]},
+    {"max_tokens": 10**9, "ignore_eos": True},
+]
+
+
+@pytest.mark.parametrize("fields", EXTREME, ids=str)
+def test_extreme_settings_are_answered(worker, fields):
+    choices = worker.chat("x", **{"max_tokens": 4, **fields}).json["choices"]
+    assert len(choices) == fields.get("n", 1)
+    assert {choice["finish_reason"] for choice in choices} == {"length"}

@@ -66,3 +66,14 @@ def test_a_full_queue_says_so(start_worker):
             wait_for(worker, queued=1)
             reply = worker.chat("one too many")
     assert (reply.status, reply.json["error"]["code"]) == (503, "queue_full")
+
+
+@pytest.mark.timeout(60)
+def test_what_does_not_fit_into_the_queue_as_a_whole_leaves_nothing_in_it(start_worker):
+    from bainmarie_protocol import Ready
+
+    worker = start_worker("nowhere", engine="fake", options={"token_seconds": 3600}, queue=3)
+    worker.until(Ready)
+    reply = worker.chat("too many answers", n=8)
+    assert (reply.status, reply.json["error"]["code"]) == (503, "queue_full")
+    wait_for(worker, running=0, queued=0)

@@ -157,6 +157,79 @@ def test_nf4_without_bitsandbytes_names_the_package(family):
     assert raised.value.code == "package_missing"
 
 
+needs_compressed_tensors = pytest.mark.skipif(
+    importlib.util.find_spec("compressed_tensors") is None, reason="compressed-tensors is not in this environment"
+)
+
+
+@needs_compressed_tensors
+def test_what_would_be_unpacked_by_the_first_pass_needs_consent(family, copy):
+    settings = compress(copy, "float8")
+    with pytest.raises(LoadError, match="would make 16-bit weights of it") as raised:
+        load_as(stored(copy, **settings))
+    assert raised.value.code == "quantization"
+    assert '"dequantize": true' in raised.value.hint
+    agreed = load_as(stored(copy, **settings, dequantize=True))
+    assert 0 < error_against(agreed.model, load_as(family.base).model) < 0.2
+
+
+@needs_compressed_tensors
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("group", [32, 64])
+def test_groups_of_4_bits_are_computed_as_the_checkpoint_has_them(make_llama, tokenizer, tmp_path, group, dtype):
+    make_llama(hidden_size=128, intermediate_size=192).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    settings = compress(tmp_path, "int4", group)
+    unpacked = load_as(stored(tmp_path, **settings, dequantize=True), dtype=dtype)
+    packed = load_as(stored(tmp_path, **settings), dtype=dtype)
+    kinds = [type(module).__name__ for module in packed.model.modules() if "Linear" in type(module).__name__]
+    assert kinds.count("Int4Linear") == len(kinds) - 1, "all but the output layer, which is stored whole"
+    assert str(packed.info["quantization"]).startswith("compressed-tensors (int4, ")
+    assert packed.packed
+    assert error_against(packed.model, unpacked.model) < (1e-4 if dtype == "float32" else 0.03)
+
+
+@needs_compressed_tensors
+@pytest.mark.parametrize("change", [{"symmetric": False}, {"actorder": "group"}, {"num_bits": 8}])
+def test_other_groups_are_not_taken_for_these(copy, change):
+    settings = compress(copy, "int4")
+    settings["config_groups"]["all"]["weights"].update(change)
+    with pytest.raises(LoadError) as raised:
+        load_as(stored(copy, **settings))
+    assert raised.value.code == "quantization"
+
+
+def compress(directory, kind, group=32):
+    """Puts compressed weights in the place of the whole ones; the quantization_config that tells of it."""
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        apply_quantization_config,
+    )
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    shape = {"num_bits": 4, "strategy": "group", "group_size": group}
+    if kind == "float8":
+        shape = {"num_bits": 8, "type": "float", "strategy": "channel"}
+    scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(symmetric=True, **shape))
+    written = "pack-quantized" if kind == "int4" else "float-quantized"
+    config = QuantizationConfig(config_groups={"all": scheme}, ignore=["lm_head"], format=written)
+    apply_quantization_config(model, config)
+    for layer in model.modules():
+        if hasattr(layer, "weight_scale"):
+            groups = layer.weight.detach().reshape(*layer.weight_scale.shape, -1)
+            layer.weight_scale.data = groups.abs().amax(-1) / (7 if kind == "int4" else 448)
+    ModelCompressor(quantization_config=config).compress_model(model)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    told = json.loads(config.model_dump_json())
+    return {**told, "quant_method": "compressed-tensors", "quantization_status": "compressed"}
+
+
 @pytest.fixture(scope="module")
 def even_family(tokenizer, make_llama, tmp_path_factory):
     """As `family`, with layers whose sizes are whole blocks: bitsandbytes' CPU kernel takes no others."""
@@ -188,6 +261,32 @@ def test_bitsandbytes_on_the_cpu_and_an_adapter_on_it(even_family, quantization)
     adapters.use(str(family.adapter))
     merged, base = load_as(family.merged).model, load_as(family.base).model
     assert error_against(loaded.model, merged) < 0.7 < error_against(loaded.model, base)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_experts_that_stay_in_16_bit_are_refused(tokenizer, tmp_path, quantization):
+    """transformers holds the experts of a layer in one tensor, which neither bitsandbytes nor our kernels know."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_local_experts": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match=f"{quantization} reaches only") as raised:
+        load_as(tmp_path, quantization=quantization)
+    assert raised.value.code == "quantization"
+
+
+@needs_bitsandbytes
+def test_what_the_kernels_cannot_compute_fails_the_load_and_is_never_ready(family):
+    """The layers of `family` are no whole blocks: bitsandbytes loads them, and fails at the first pass."""
+    from bainmarie_worker.warm import load_and_warm
+
+    config = WorkerConfig("m", "transformers", str(family.base), (ServedModel("m"),), device="cpu", quantization="nf4")
+    with pytest.raises(LoadError, match="nf4 cannot be computed on cpu") as raised:
+        load_and_warm(config, lambda step: None)
+    assert raised.value.code == "quantization"
 
 
 @needs_bitsandbytes

@@ -42,6 +42,8 @@ def refused(parse=chat, **fields):
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"logit_bias": {"word": 1}}, "logit_bias"),
+        ({"logit_bias": {"²": 1}}, "logit_bias"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "5"),
         ({"ignore_eos": 1}, "ignore_eos"),
         ({"response_format": {"type": "json_object"}}, "response_format"),

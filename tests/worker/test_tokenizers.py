@@ -151,3 +151,67 @@ def test_a_request_for_a_name_with_its_own_template(start_worker, family):
     usage = worker.chat("Hello", model="short", max_tokens=2).json["usage"]
     assert usage["prompt_tokens"] == 5
     assert worker.chat("Hello", max_tokens=2).json["usage"]["prompt_tokens"] > 5
+
+
+def test_a_merge_without_tokenizer_keeps_its_own_template_file(copy, family):
+    """It takes the base's tokenizer, and still speaks as it was trained to."""
+    without_tokenizer(copy)
+    (copy / "config.json").unlink()
+    (copy / "chat_template.jinja").write_text("<{{ messages[0].content }}>")
+    assert plain_load(copy, base=str(family.base)).tokenizer.render(HELLO, None) == "<Hello>"
+    assert plain_load(family.base).tokenizer.render(HELLO, None) != "<Hello>"
+
+
+def test_a_copy_of_the_bases_tokenizer_is_the_bases(family, tmp_path):
+    """Also where only tokenizer.json was copied."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(family.adapter, adapter)
+    tokenizer = plain_load(family.base).tokenizer
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(family.base / name, adapter)
+        own = tokenizer.of(ServedModel(name, adapter=str(adapter)))
+        assert own.ends == tokenizer.ends
+        assert own.render(HELLO, None) == tokenizer.render(HELLO, None)
+        tokenizer.forget(str(adapter))
+
+
+def test_an_answer_ends_at_the_end_token_of_its_own_tokenizer(start_worker, family, tmp_path, tokenizer):
+    """An adapter trained with another end token than its base's configuration names; a bias makes it the likeliest."""
+    import copy as copying
+
+    from bainmarie_protocol import Ready
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(family.adapter, adapter)
+    other = copying.deepcopy(tokenizer)
+    other.eos_token = "<tool_call>"
+    other.save_pretrained(adapter)
+    served = ServedModel("m"), ServedModel("own", adapter=str(adapter))
+    worker = start_worker(family.base, *served, device="cpu")
+    worker.until(Ready)
+    fields = {"logit_bias": {str(other.eos_token_id): 100}, "max_tokens": 5, "temperature": 0}
+    own, base = (worker.chat("Hello", model=name, **fields).json for name in ("own", "m"))
+    assert (own["choices"][0]["finish_reason"], own["usage"]["completion_tokens"]) == ("stop", 1)
+    assert (base["choices"][0]["finish_reason"], base["usage"]["completion_tokens"]) == ("length", 5)
+    ignored = worker.chat("Hello", model="own", ignore_eos=True, **fields).json
+    assert ignored["usage"]["completion_tokens"] == 5
+
+
+def test_an_adapter_that_comes_again_is_read_again(start_worker, family, tmp_path):
+    """Trained anew in the same directory, with another chat template."""
+    from dataclasses import asdict
+
+    from bainmarie_protocol import Ready
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(family.adapter, adapter)
+    served = ServedModel("again", adapter=str(adapter))
+    worker = start_worker(family.base, ServedModel("m"), device="cpu")
+    worker.until(Ready)
+    counted = []
+    for template in ("{{ messages[0].content }}", "<<{{ messages[0].content }}>>"):
+        (adapter / "chat_template.jinja").write_text(template)
+        assert worker.post("/models/load", asdict(served)).status == 200
+        counted.append(worker.chat("Hello", model="again", max_tokens=2).json["usage"]["prompt_tokens"])
+        assert worker.post("/models/unload", {"name": "again"}).status == 200
+    assert counted == [5, 9]

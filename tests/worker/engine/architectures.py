@@ -108,6 +108,16 @@ ARCHITECTURES = (
     ),
     _sized("glm4"),
     _sized("gpt_oss", sliding_window=8, num_local_experts=4),
+    _sized("phimoe", "told of the window None", "apart", sliding_window=40, num_local_experts=4),
+    _sized(
+        "llama4_text",
+        "chunked_attention",
+        "apart",
+        attention_chunk_size=64,
+        num_local_experts=2,
+        interleave_moe_layer_step=1,
+        intermediate_size_mlp=96,
+    ),
     _sized(
         "falcon_h1",
         *_RECURRENT,
@@ -128,9 +138,6 @@ ARCHITECTURES = (
         hybrid_override_pattern="M*",
         chunk_size=16,
     ),
-)
-
-BY_GENERATE = (
     Architecture(
         "mamba2",
         {
@@ -143,7 +150,23 @@ BY_GENERATE = (
             "state_size": 16,
             "n_groups": 1,
         },
-        "takes no cache or no positions",
+        *_RECURRENT,
+    ),
+    _sized(
+        "minimax",
+        "layers of its own kind",
+        "apart",
+        num_local_experts=4,
+        block_size=16,
+        layer_types=["full_attention", "linear_attention"],
+    ),
+)
+
+BY_GENERATE = (
+    Architecture(
+        "mamba",
+        {**_ENDS, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 16},
+        "with a cache it computes something else",
     ),
     _sized(
         "jamba",
@@ -156,7 +179,7 @@ BY_GENERATE = (
         use_mamba_kernels=False,
     ),
 )
-"""The first one's code wants a cache by another name, the second's forgets its state where several tokens follow it."""
+"""The code of both forgets its state where several tokens follow it."""
 
 
 def architecture(name: str) -> Architecture:

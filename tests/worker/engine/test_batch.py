@@ -86,6 +86,17 @@ def test_a_sampler_that_cannot_be_made_fails_only_its_own():
     assert right.tokens == counted(right)
 
 
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "seed": 1}])
+def test_one_that_cannot_be_drawn_for_fails_alone(settings):
+    """Its bias names a token that the model does not have."""
+    work = batch(Counting())
+    sampling = Sampling(logit_bias=((VOCABULARY, 1.0),), **settings)
+    wrong, right = heard([3], 5, sampling), heard([1], 20)
+    finish(work, wrong, right)
+    assert (wrong.error.status, wrong.tokens) == (500, [])
+    assert right.tokens == counted(right)
+
+
 def test_nothing_of_a_failed_one_is_kept():
     work = batch(Counting())
     finish(work, heard([1, 2, 3, POISON], 4))

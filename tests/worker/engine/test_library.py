@@ -135,3 +135,31 @@ def test_an_error_is_that_of_one_sequence(model):
     finish(library(model), wrong, right)
     assert (wrong.error.status, wrong.error.code) == (500, "engine_error")
     assert len(right.tokens) == 4
+
+
+def test_one_that_waits_ends_within_a_token_of_the_one_that_runs(model):
+    """The other's client leaves while the first is at its second token."""
+    loop = library(model)
+    waiting = heard([5], 4)
+
+    class Watching(Heard):
+        def put(self, item):
+            super().put(item)
+            if len(self.tokens) == 2:
+                waiting.cancelled.set()
+            if len(self.tokens) == 3:
+                self.ended_meanwhile = waiting.ended
+
+    first = Watching(heard([9], TOKENS).sequence)
+    finish(loop, first, waiting)
+    assert first.ended_meanwhile
+    assert (waiting.finish.reason, waiting.tokens) == ("cancelled", [])
+    assert len(first.tokens) == TOKENS
+
+
+def test_the_warm_up_raises_what_the_model_raises(known):
+    broken = make(known)
+    library(broken).warm()
+    broken.lm_head.weight = torch.nn.Parameter(torch.zeros(128, 7))
+    with pytest.raises(RuntimeError, match="shape"):
+        library(broken).warm()

@@ -9,6 +9,8 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.worker.engine.architectures import architecture, make
 from tests.worker.engine.driving import CPU, Watched, batch, finish, generated, heard, steps, submit
 
@@ -45,6 +47,11 @@ class Family:
     paths: dict[str, str]
     references: dict[str | None, Any]
 
+    @property
+    def mixes(self):
+        """Whether several adapters share a pass."""
+        return self.path != "apart"
+
     def answer(self, name, prompt):
         return list(_answer(self.references[name], tuple(prompt)))
 
@@ -54,19 +61,19 @@ def _answer(model, prompt):
     return generated(model, prompt, TOKENS)
 
 
-@pytest.fixture(scope="module", params=["fused", "packed"])
+@pytest.fixture(scope="module", params=["fused", "packed", "apart"])
 def family(tmp_path_factory, request):
     import torch
     from peft import LoraConfig, get_peft_model
 
     root = tmp_path_factory.mktemp("adapters")
     paths, references = {}, {None: make(architecture("llama"))}
-    for number, (name, settings) in enumerate({**PLAIN, **APART}.items()):
+    for number, (name, wish) in enumerate({**PLAIN, **APART}.items()):
         base = make(architecture("llama"))
         torch.manual_seed(number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = get_peft_model(base, LoraConfig(lora_alpha=24, init_lora_weights=False, **settings)).eval()
+            model = get_peft_model(base, LoraConfig(lora_alpha=24, init_lora_weights=False, **wish)).eval()
             if name in ("saved", "tokens"):
                 _change(model)
             paths[name] = str(root / name)
@@ -94,7 +101,7 @@ class Served:
         assert not isinstance(forward, str)
         assert forward.path == family.path
         self.family = family
-        self.adapters = Adapters(model, mix=True)
+        self.adapters = Adapters(model, mix=forward.packs)
         self.watched = Watched(forward)
         self.batch = batch(Adapted(self.watched, self.adapters))
         if isinstance(forward, Fused):  # which `Adapted` does not see through what watches it
@@ -135,8 +142,41 @@ def test_200_requests_over_three_adapters_and_the_base_while_a_fourth_comes(fami
     for name, stream in asked:
         served.check(name, stream)
     assert {name for name, _ in asked} == {None, *PLAIN}
-    assert max(len(parts) for parts in served.watched.passes) > 4
-    assert served.adapters.mixed
+    assert max(len(parts) for parts in served.watched.passes) > (4 if family.mixes else 1)
+    assert served.adapters.mixed == family.mixes
+
+
+NAMES = (None, *PLAIN, "dora")
+ASKED = st.tuples(st.sampled_from(NAMES), st.sampled_from(range(len(PROMPTS))))
+EVENTS = st.lists(st.one_of(ASKED, st.integers(1, 4), st.sampled_from(NAMES[1:]), st.just("cancel")), max_size=30)
+"""A request comes, with the adapter's name; so many steps are made; an adapter is let go, if nobody needs it; the
+latest request's client leaves."""
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(events=EVENTS)
+def test_whatever_comes_and_goes_each_gets_its_own(family, events):
+    served = Served(family)
+    asked = []
+    for event in events:
+        if isinstance(event, tuple):
+            name, number = event
+            if name is not None:
+                served.load(name)
+            asked.append((name, served.ask(name, PROMPTS[number])))
+            submit(served.batch, asked[-1][1])
+        elif isinstance(event, int):
+            steps(served.batch, event)
+        elif event == "cancel":
+            if asked:
+                asked[-1][1].cancelled.set()
+        elif not served.batch.uses(family.paths[event]):
+            served.batch.forget(family.paths[event])
+            served.adapters.unload(family.paths[event])
+    finish(served.batch)
+    for name, stream in asked:
+        whole = family.answer(name, stream.sequence.prompt)
+        assert stream.tokens == (whole[: len(stream.tokens)] if stream.cancelled.is_set() else whole), name
 
 
 def test_different_adapters_share_a_pass(family):
@@ -145,7 +185,7 @@ def test_different_adapters_share_a_pass(family):
     finish(served.batch, *streams.values())
     for name, stream in streams.items():
         served.check(name, stream)
-    assert max(len(parts) for parts in served.watched.passes) == 5
+    assert max(len(parts) for parts in served.watched.passes) == (5 if family.mixes else 1)
 
 
 def test_a_prefix_is_never_shared_between_adapters(family):
@@ -204,12 +244,12 @@ def test_an_adapter_that_cannot_be_mixed_is_right_beside_others(family, odd):
 def test_when_it_is_gone_the_others_are_mixed_again(family, odd):
     served = Served(family, "one", "two", odd)
     served.adapters.unload(family.paths[odd])
-    assert served.adapters.mixed
+    assert served.adapters.mixed == family.mixes
     streams = {name: served.ask(name, PROMPTS[1]) for name in (None, "one", "two")}
     finish(served.batch, *streams.values())
     for name, stream in streams.items():
         served.check(name, stream)
-    assert max(len(parts) for parts in served.watched.passes) == 3
+    assert max(len(parts) for parts in served.watched.passes) == (3 if family.mixes else 1)
 
 
 def test_uses_knows_who_runs_and_who_waits(family):

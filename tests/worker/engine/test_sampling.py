@@ -5,6 +5,7 @@ import torch
 
 from bainmarie_worker.engine.sampling import Sampler
 from bainmarie_worker.engine.sequence import Sampling
+from bainmarie_worker.errors import RequestError
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([0.0, 3.0, 2.0, 1.0, -1.0])
@@ -76,3 +77,15 @@ def test_the_models_logits_are_left_alone():
     logits = LOGITS.clone()
     Sampler(Sampling(repetition_penalty=2.0, presence_penalty=1.0, temperature=0.5), (1,), CPU).pick(logits)
     assert torch.equal(logits, LOGITS)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {}, {"top_k": 2}, {"top_p": 0.5}, {"presence_penalty": 1.0}])
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
+def test_what_is_no_number_is_never_drawn_from(settings, bad):
+    logits = LOGITS.clone()
+    logits[3] = bad
+    if bad != bad:
+        with pytest.raises(RequestError, match="NaN"):
+            drawn(logits=logits, **settings)
+    else:
+        assert 3 not in drawn(logits=logits, **settings)

@@ -54,6 +54,24 @@ def test_a_seed_gives_the_same_alone_in_a_batch_and_with_guesses(forward, seed, 
     assert alone.tokens == beside.tokens == guessing.tokens == both.tokens
 
 
+def test_compiled_code_gives_the_same_beside_others_in_16_bit_too():
+    """Each row is computed alike, whoever stands beside it: not so in torch's own products of matrices."""
+    model = make(architecture("llama")).bfloat16()
+    forward = way(model)
+    assert forward.path == "fused"
+    chance = random.Random(6)
+    asked = [
+        (chance.choices(range(3, 128), k=1 + 5 * number), Sampling(temperature=number % 2 * 1.0, seed=number))
+        for number in range(12)
+    ]
+    alone = [heard(prompt, TOKENS, sampling) for prompt, sampling in asked]
+    for stream in alone:
+        finish(batch(forward), stream)
+    together = [heard(prompt, TOKENS, sampling) for prompt, sampling in asked]
+    finish(batch(forward), *together)
+    assert [stream.tokens for stream in together] == [stream.tokens for stream in alone]
+
+
 def test_right_guesses_are_made_while_sampling(forward):
     """At a low temperature an answer in circles is guessed, and so it needs fewer passes."""
     watched = Watched(forward)

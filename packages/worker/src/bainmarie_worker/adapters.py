@@ -24,6 +24,9 @@ _PREFIX = "base_model.model."
 _INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "FOURIERFT", "HRA")
 """Kinds that live inside the base's layers, so that they can be switched off. Prompt tuning and its kin do not."""
 
+_CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of `init_lora_weights` with which peft puts other weights into the base while it loads the adapter."""
+
 
 class Adapters:
     """All adapters of one base model. For the engine's thread only."""
@@ -98,7 +101,7 @@ class Adapters:
                 )
             else:
                 self._peft.load_adapter(path, adapter_name=name, autocast_adapter_dtype=False)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # peft calls what it likes: any error of it concerns this adapter alone
             raise self._failed(path, name, error) from error
         self._names[path] = name
         self._peft.eval()
@@ -133,13 +136,7 @@ class Adapters:
         else:
             self._strip()
         self._rest()
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        mismatch = "size mismatch" in str(error) or "not found in the base" in str(error)
-        return LoadError(
-            "adapter_mismatch" if mismatch else "load_failed",
-            f"the adapter {path} cannot be loaded: {type(error).__name__}: {first}",
-            "Was it trained on this base model?",
-        )
+        return _meaning(path, error)
 
     def _strip(self) -> None:
         """Puts the base's own layers back in the place of peft's: the base is as fast as before."""
@@ -153,6 +150,23 @@ class Adapters:
             del self._model.peft_config
 
 
+def _meaning(path: str, error: Exception) -> LoadError:
+    """What an error of peft's means."""
+    text = str(error)
+    code, hint = "load_failed", "Was it trained on this base model?"
+    if "size mismatch" in text or "not found in the base" in text:
+        code = "adapter_mismatch"
+    elif isinstance(error, ImportError):
+        code, hint = "package_missing", "Add the package it names to the packages of the model's environment."
+    elif "weights_only" in text.lower():
+        code = "pickled_weights"
+        hint = (
+            "torch reads no code from pickles, not even with `allow_pickle`. Save it as safetensors where you trust it."
+        )
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return LoadError(code, f"the adapter {path} cannot be loaded: {type(error).__name__}: {first}", hint)
+
+
 _SIDES = {".lora_A": 1, ".lora_B": 0, ".lora_embedding_A": 1, ".lora_embedding_B": 0}
 """Which dimension of a tensor is the layer's own; the other is the rank."""
 
@@ -163,15 +177,34 @@ def check(path: str, model: Any, allow_pickle: bool = False) -> None:
     Pickled weights, where they are allowed, are peft's to judge.
     """
     weights = _files(path, allow_pickle)
-    kind = str(files.read_json(os.path.join(path, _CONFIG)).get("peft_type", "LORA")).upper()
+    _check_kind(path, files.read_json(os.path.join(path, _CONFIG)))
+    for tensor in files.tensors(weights) if weights.endswith(_WEIGHTS) else []:
+        _check_tensor(path, tensor, model)
+
+
+def _check_kind(path: str, settings: dict[str, Any]) -> None:
+    """LoadError where such an adapter cannot share its base with others, or would change it for them."""
+    kind = str(settings.get("peft_type", "LORA")).upper()
     if kind not in _INJECTED:
         raise LoadError(
             "adapter_unsupported",
             f"the adapter {path} is of the kind {kind}, which cannot share its base",
             f"Kinds that can: {', '.join(_INJECTED)}.",
         )
-    for tensor in files.tensors(weights) if weights.endswith(_WEIGHTS) else []:
-        _check_tensor(path, tensor, model)
+    begun = str(settings.get("init_lora_weights", "")).lower()
+    if begun.startswith(_CHANGE_BASE):
+        raise LoadError(
+            "adapter_unsupported",
+            f"the adapter {path} begins by changing its base's own weights (init_lora_weights: {begun}): the base and "
+            "other adapters on it would answer wrongly",
+            "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion), or merge it.",
+        )
+    if settings.get("layer_replication"):
+        raise LoadError(
+            "adapter_unsupported",
+            f"the adapter {path} repeats layers of its base (layer_replication), which then is another model",
+            "Merge it into its base, and serve the result.",
+        )
 
 
 def _files(path: str, allow_pickle: bool) -> str:

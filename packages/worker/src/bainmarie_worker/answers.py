@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from bainmarie_worker.chat import Prompt
 from bainmarie_worker.disconnect import EventStream
 from bainmarie_worker.engine.engine import Engine
+from bainmarie_worker.engine.sequence import TokenStream
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.reading import Outcome, Reading
 from bainmarie_worker.replies import DONE, Json, Reply, event, usage, whole
@@ -38,7 +39,7 @@ Note = Callable[[str, list[int]], None]
 async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Response:
     """Headers are sent when the first token of each choice is there: what fails before has an honest status."""
     wish = asked.wish
-    streams = [engine.submit(sequence) for sequence in asked.prompt.sequences(wish.n)]
+    streams = _submitted(engine, asked)
     readings = [Reading(stream, asked.decode, wish.stop, asked.make_parser()) for stream in streams]
     try:
         for stream in streams:
@@ -58,6 +59,19 @@ async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Respon
             stream.cancel()
     _note(asked, readings, note)
     return JSONResponse(whole(head, replies, outcomes))
+
+
+def _submitted(engine: Engine, asked: Asked) -> list[TokenStream]:
+    """All sequences of the request, or none: RequestError where the queue does not take them all."""
+    streams: list[TokenStream] = []
+    try:
+        for sequence in asked.prompt.sequences(asked.wish.n):
+            streams.append(engine.submit(sequence))
+    except BaseException:
+        for stream in streams:
+            stream.cancel()
+        raise
+    return streams
 
 
 async def _read(reading: Reading, reply: Reply) -> Outcome:

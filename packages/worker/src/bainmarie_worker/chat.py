@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bainmarie_protocol import ServedModel
 from bainmarie_worker.engine.engine import Runner, Tokenizer
-from bainmarie_worker.engine.sequence import Sequence
+from bainmarie_worker.engine.sequence import Sampling, Sequence
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.messages import plain_text
 from bainmarie_worker.requests import ChatRequest, CompletionRequest, Wish
@@ -69,6 +70,12 @@ def tokenizer_of(runner: Runner, served: ServedModel) -> Tokenizer:
     return tokenizer.of(served) if isinstance(tokenizer, TransformersTokenizer) else tokenizer
 
 
+def forget_adapter(runner: Runner, adapter: str) -> Iterable[Tokenizer]:
+    """Lets go of the tokenizers that came with the adapter, and tells which."""
+    tokenizer = runner.tokenizer
+    return tokenizer.forget(adapter) if isinstance(tokenizer, TransformersTokenizer) else ()
+
+
 def _with_system_prompt(messages: tuple[dict[str, Any], ...], default: str | None) -> list[dict[str, Any]]:
     if default is None or any(message["role"] == "system" for message in messages):
         return list(messages)
@@ -82,6 +89,8 @@ def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], m
     """
     if not ids:
         raise RequestError(400, "the prompt is empty", code="invalid_value", param="messages")
+    sampling = wish.sampling_over(runner.defaults)
+    _check_bias(sampling, runner.vocabulary)
     room = runner.context - len(ids) if runner.context is not None else wish.max_tokens or _PLAIN_TOKENS
     if room < 1:
         raise RequestError(
@@ -95,8 +104,21 @@ def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], m
     return Sequence(
         prompt=tuple(ids),
         max_tokens=min(room, wish.max_tokens or most or room),
-        sampling=wish.sampling_over(runner.defaults),
+        sampling=sampling,
         adapter=served.adapter,
         ignore_eos=wish.ignore_eos,
+        ends=tokenizer_of(runner, served).ends,
         logprobs=wish.logprobs,
     )
+
+
+def _check_bias(sampling: Sampling, vocabulary: int | None) -> None:
+    """RequestError 400 for a token that the model does not have."""
+    beyond = [token for token, _ in sampling.logit_bias if vocabulary is not None and token >= vocabulary]
+    if beyond:
+        raise RequestError(
+            400,
+            f"logit_bias names the token {beyond[0]}, the model has those from 0 to {(vocabulary or 0) - 1}",
+            code="invalid_value",
+            param="logit_bias",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -65,6 +66,12 @@ def first_device(model: Any, device: Any) -> Any:
     embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     weight = getattr(embeddings, "weight", None)
     return device if weight is None or weight.device.type == "meta" else weight.device
+
+
+def code_free_option(model_class: Any) -> dict[str, bool]:
+    """How from_pretrained of this version is told to run no code of pickles; before 4.42 it does so unasked."""
+    known = inspect.signature(model_class.from_pretrained).parameters
+    return {"weights_only": True} if "weights_only" in known else {}
 
 
 def dtype_option(torch: Any, dtype: str) -> dict[str, Any]:

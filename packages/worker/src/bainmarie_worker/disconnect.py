@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -31,6 +33,10 @@ def endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
             return JSONResponse(error.to_json(), status_code=error.status)
         except Gone:
             return Response(status_code=499)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the client gets it in the shape of all errors
+            traceback.print_exc(file=sys.stderr)
+            told = RequestError(500, f"{type(error).__name__}: {error}", code="internal", hint="The log has the trace.")
+            return JSONResponse(told.to_json(), status_code=500)
 
     return respond
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bainmarie_protocol import WorkerConfig
 from bainmarie_worker.consent import remote_code
 from bainmarie_worker.errors import LoadError
@@ -13,6 +15,13 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that led to it: transformers 4 wraps what torch says of a pickle."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def classified(error: Exception, config: WorkerConfig) -> LoadError:
@@ -30,7 +39,7 @@ def classified(error: Exception, config: WorkerConfig) -> LoadError:
         return LoadError("package_missing", f"{config.model} needs a package that is not there: {error}", hint)
     if "trust_remote_code" in str(error):
         return remote_code(config.model)
-    if "weights_only" in str(error).lower() or "unpickl" in f"{type(error).__name__} {error}".lower():
+    if any("weights_only" in str(part).lower() or "Unpickl" in type(part).__name__ for part in _with_causes(error)):
         return LoadError(
             "pickled_weights",
             f"{config.model} has pickled weights that hold more than tensors: {first}",

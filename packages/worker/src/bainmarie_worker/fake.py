@@ -73,6 +73,7 @@ class FakeRunner:
         self.tokenizer: Tokenizer = FakeTokenizer()
         self.context: int | None = config.context or _CONTEXT
         self.defaults: dict[str, Any] = {}
+        self.vocabulary: int | None = None
         self.info: dict[str, object] = {
             "engine": "fake",
             "device": "none",
@@ -155,6 +156,7 @@ class FakeTokenizer:
     """Words with the white space before them; ids are given out as words appear."""
 
     template = "<tool_call> {messages and tools as JSON}"
+    ends: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}

@@ -14,6 +14,8 @@ def library_limits() -> list[str]:
     lacking = []
     if "config" not in inspect.signature(DynamicCache.__init__).parameters:
         lacking.append("sliding windows are not kept apart: such models hold every token, or run through generate()")
+    if not hasattr(DynamicCache, "crop"):
+        lacking.append("a conversation that another one branches from is computed anew: caches cannot be cut")
     if not hasattr(DynamicCache, "has_previous_state"):
         lacking.append("recurrent and hybrid models run through generate(), which computes every turn anew")
     if importlib.util.find_spec("transformers.core_model_loading") is None:

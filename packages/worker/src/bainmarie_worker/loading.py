@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
-from bainmarie_worker import devices, files, hub, quantization
-from bainmarie_worker.chat_templates import check_templates
+from bainmarie_worker import chat_templates, devices, files, hub, quantization
 from bainmarie_worker.consent import check_architecture, same_consent_for_parts
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.failures import classified, is_out_of_memory
 from bainmarie_worker.limits import library_limits
-from bainmarie_worker.model_settings import context_of, end_ids, generation_config, sampling_of
+from bainmarie_worker.model_settings import context_of, end_ids, generation_config, sampling_of, vocabulary_of
 from bainmarie_worker.packages import need
 from bainmarie_worker.prefault import prefault
 from bainmarie_worker.tokenizer import TransformersTokenizer
-from bainmarie_worker.tokenizer_loading import load_tokenizer
+from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer
 from bainmarie_worker.weights import weights_progress
 
 __all__ = ["Loaded", "is_out_of_memory", "load"]
@@ -40,6 +39,8 @@ class Loaded:
     defaults: dict[str, Any]
     end_ids: frozenset[int]
     info: dict[str, object]
+    vocabulary: int | None = None
+    """Tokens that the model gives a logit each."""
     packed: bool = False
     """Linear layers are `packed_linear`'s: whoever prepacks linear layers must leave those alone."""
     allow_pickle: bool = False
@@ -66,7 +67,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     What the files can tell is judged first, before seconds go into imports.
     """
     source = _find(config, report)
-    check_templates(config.models)
+    chat_templates.check_templates(config.models)
     report(Progress("imports", detail="torch, transformers"))
     torch = need("torch")
     transformers = need("transformers")
@@ -82,22 +83,29 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         raise
     except Exception as error:
         raise classified(error, config) from error
-    if plan.pack_bits is None:
-        prefault(model)
+    if plan.options is not None:
+        quantization.check_loaded(model, config)
     held = plan.name
     if plan.pack_bits is not None:
         held = quantization.pack(model, plan.pack_bits, config, report)
+    elif plan.regroup:
+        held = quantization.regroup(model, plan, source.paths, config, report)
+    else:
+        prefault(model)
     model.eval()
     device = devices.first_device(model, device)
     context = context_of(config, model.config)
     return Loaded(
         model=model,
-        tokenizer=TransformersTokenizer(tokenizer, directory=source.weights, trust=config.trust_remote_code),
+        tokenizer=TransformersTokenizer(
+            tokenizer, _template(source, tokenizer), directory=source.weights, trust=config.trust_remote_code
+        ),
         device=device,
         context=context,
         defaults=sampling_of(model.generation_config),
         end_ids=end_ids(model.generation_config, tokenizer),
-        packed=plan.pack_bits is not None,
+        vocabulary=vocabulary_of(model),
+        packed=plan.pack_bits is not None or plan.regroup,
         allow_pickle=config.allow_pickle,
         info={
             "engine": "transformers",
@@ -125,9 +133,20 @@ def _tokenizer_places(source: _Source) -> list[str]:
     return list(dict.fromkeys((source.weights, source.described)))
 
 
+def _template(source: _Source, tokenizer: Any) -> str | None:
+    """The chat template from a file of the model, where its tokenizer does not bring it: a tokenizer of the base's has
+    another, and older versions of transformers do not look for such a file."""
+    own = chat_templates.of_directory(source.weights)
+    if own and not has_tokenizer(source.weights):
+        return own
+    if getattr(tokenizer, "chat_template", None):
+        return None
+    return own or chat_templates.of_directory(source.described)
+
+
 def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quantization.Plan, report: Report) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
     trust = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
     options = {**devices.dtype_option(torch, config.dtype), **devices.placement(config, device, plan.placed)}
@@ -136,13 +155,16 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
     if source.described != source.weights:
         options["config"] = AutoConfig.from_pretrained(source.described, **trust)
         options["generation_config"] = generation_config(options["config"], source.weights, source.described)
+    if plan.regroup:
+        options.setdefault("config", AutoConfig.from_pretrained(source.described, **trust))
+        options["config"].quantization_config["dequantize"] = True
     pickled = source.paths[0].endswith(".bin")
     with weights_progress(source.paths, report), same_consent_for_parts(config.trust_remote_code, source.described):
         model, outcome = AutoModelForCausalLM.from_pretrained(
             source.weights,
             use_safetensors=not pickled,
-            weights_only=True,
             output_loading_info=True,
+            **devices.code_free_option(PreTrainedModel),
             **trust,
             **options,
         )

@@ -30,7 +30,8 @@ def context_of(config: WorkerConfig, settings: Any) -> int | None:
 def sampling_of(generation: Any) -> dict[str, Any]:
     """Sampling as the checkpoint's generation_config wishes it; greedy where it says nothing."""
     if not generation.do_sample:
-        return {}
+        penalty = getattr(generation, "repetition_penalty", None)
+        return {"repetition_penalty": penalty} if penalty not in (None, 1.0) else {}
     values = {name: getattr(generation, name, None) for name in _SAMPLING}
     return {"temperature": 1.0, **{name: value for name, value in values.items() if value is not None}}
 
@@ -43,6 +44,13 @@ def generation_config(settings: Any, *directories: str) -> Any:
         if os.path.isfile(os.path.join(directory, "generation_config.json")):
             return GenerationConfig.from_pretrained(directory, local_files_only=True)
     return GenerationConfig.from_model_config(settings)
+
+
+def vocabulary_of(model: Any) -> int | None:
+    """Tokens that the model gives a logit each: those of its output layer, else of its configuration."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    settings = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    return getattr(head, "out_features", None) or getattr(settings, "vocab_size", None)
 
 
 def end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:

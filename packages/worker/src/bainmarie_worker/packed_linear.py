@@ -48,13 +48,21 @@ class Int8Linear(torch.nn.Linear):
 
 
 class Int4Linear(torch.nn.Linear):
-    """weight: 4 bits, packed by torch for this processor; scale and zero point for each `GROUP` inputs of an output."""
+    """weight: 4 bits, packed by torch for this processor; scale and zero point for each `group` inputs of an output."""
 
-    def __init__(self, linear: torch.nn.Linear) -> None:
+    def __init__(self, linear: torch.nn.Linear, scales: torch.Tensor | None = None) -> None:
+        """With `scales` [outputs, groups] the weights are multiples of them already, by -8 to 7, and stay so."""
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        groups = linear.weight.detach().float().reshape(self.out_features, -1, GROUP)
-        low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-        scales = (high - low).clamp(min=1e-12) / 15
+        weight = linear.weight.detach().float()
+        if scales is None:
+            groups = weight.reshape(self.out_features, -1, GROUP)
+            low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+            scales = (high - low).clamp(min=1e-12) / 15
+        else:
+            groups = weight.reshape(*scales.shape, -1)
+            scales = scales.float().clamp(min=1e-12)[..., None]
+            low = -8 * scales
+        self.group = groups.shape[-1]
         whole = ((groups - low) / scales).round().clamp(0, 15).to(torch.int32).reshape(self.out_features, -1)
         packed = torch._convert_weight_to_int4pack_for_cpu(whole, 1)
         both = torch.cat([scales, low + 8 * scales], -1)  # the kernel computes (weight - 8) * scale + zero point
@@ -66,14 +74,14 @@ class Int4Linear(torch.nn.Linear):
         """As nn.Linear."""
         rows = input.reshape(-1, self.in_features)
         scales_and_zeros: Any = self.scales_and_zeros
-        output = torch._weight_int4pack_mm_for_cpu(rows, self.weight, GROUP, scales_and_zeros)
+        output = torch._weight_int4pack_mm_for_cpu(rows, self.weight, self.group, scales_and_zeros)
         output = output.reshape(*input.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 
     @staticmethod
-    def fits(linear: torch.nn.Linear) -> bool:
+    def fits(linear: torch.nn.Linear, group: int = GROUP) -> bool:
         """Whether the kernel can compute such a layer."""
-        return linear.in_features % GROUP == 0 and linear.out_features % 16 == 0
+        return linear.in_features % group == 0 and linear.out_features % 16 == 0
 
 
 def pack(model: Any, bits: int, told: Callable[[int, int], None] = lambda done, total: None) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
+from bainmarie_worker import stored_groups
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.packages import need
@@ -41,6 +42,8 @@ class Plan:
     """Bits into which linear layers are packed after the load, on the CPU."""
     stored: bool = False
     """The checkpoint is quantized already."""
+    regroup: bool = False
+    """The checkpoint's groups of 4 bits are packed again after the load, on the CPU."""
 
     @property
     def placed(self) -> bool:
@@ -76,14 +79,45 @@ def pack(model: Any, bits: int, config: WorkerConfig, report: Report) -> str:
     packed = packed_linear.pack(
         model, bits, lambda done, total: report(Progress("pack", done, total, "layers", config.quantization))
     )
-    if packed < _LEAST_SHARE * (everything - embeddings):
+    _check_share(config.quantization, packed, everything, everything - embeddings, model)
+    return f"int{bits} (weight-only, {packed:,} parameters)"
+
+
+def regroup(model: Any, plan: Plan, paths: list[str], config: WorkerConfig, report: Report) -> str:
+    """Packs what the checkpoint holds in groups of 4 bits; what was done, in words. LoadError where most stay whole."""
+    everything = model.num_parameters()
+    ends = {id(layer.weight): layer.weight.numel() for layer in _ends(model)}
+    packed = stored_groups.repack(model, paths, report)
+    _check_share(plan.name, packed, everything, everything - sum(ends.values()), model)
+    return f"{plan.name} (int4, {packed:,} parameters)"
+
+
+def check_loaded(model: Any, config: WorkerConfig) -> None:
+    """LoadError where bitsandbytes has left most of the loaded model in 16 bits: it only knows linear layers, and the
+    experts of a mixture may be one tensor. Embeddings and the output layer, which it never takes, do not count."""
+    import torch
+
+    linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    held = sum(layer.in_features * layer.out_features for layer in linear if not layer.weight.is_floating_point())
+    everything = model.num_parameters()
+    ends = {id(layer.weight): layer.weight.numel() for layer in _ends(model)}
+    _check_share(config.quantization, held, everything, everything - sum(ends.values()), model)
+
+
+def _ends(model: Any) -> list[Any]:
+    """Embeddings and output layer."""
+    found = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [layer for layer in found if layer is not None]
+
+
+def _check_share(name: str, held: int, everything: int, wanted: int, model: Any) -> None:
+    if held < _LEAST_SHARE * wanted:
         raise LoadError(
             "quantization",
-            f"{config.quantization} reaches only {packed:,} of {everything:,} parameters of {type(model).__name__}: "
+            f"{name} reaches only {held:,} of {everything:,} parameters of {type(model).__name__}: "
             "the others are not in plain linear layers of a fitting size",
-            "Set `quantization: none`, or nf4 where bitsandbytes knows the architecture.",
+            "Set `quantization: none`, or take a checkpoint that is quantized already.",
         )
-    return f"int{bits} (weight-only, {packed:,} parameters)"
 
 
 def _stored(config: WorkerConfig, stored: dict[str, Any], device: Any) -> Plan:
@@ -96,8 +130,9 @@ def _stored(config: WorkerConfig, stored: dict[str, Any], device: Any) -> Plan:
             f"{config.model} is quantized already ({method or 'unknown'}): {config.quantization} cannot be put on top",
             "Set `quantization: none`.",
         )
-    _check_stored(config, stored, method, device)
-    return Plan(method or "unknown", stored=True)
+    regroup = stored_groups.fits(stored, device) and not stored.get("dequantize")
+    _check_stored(config, {**stored, "dequantize": True} if regroup else stored, method, device)
+    return Plan(method or "unknown", stored=True, regroup=regroup)
 
 
 def _check_stored(config: WorkerConfig, stored: dict[str, Any], method: str, device: Any) -> None:
@@ -120,12 +155,21 @@ def _check_stored(config: WorkerConfig, stored: dict[str, Any], method: str, dev
             f"{config.model} is quantized with {method or 'no method'}, which cannot be computed on {device}: {error}",
             "Use another device, or a checkpoint that is not quantized.",
         ) from error
-    if getattr(quantizer.quantization_config, "dequantize", False) and not stored.get("dequantize"):
+    if not stored.get("dequantize") and (
+        getattr(quantizer.quantization_config, "dequantize", False) or _unpacks_at_first_pass(quantizer)
+    ):
         raise LoadError(
             "quantization",
             f"{config.model} is quantized with {method}, and on {device} transformers would make 16-bit weights of it",
-            "Use a device that computes it, or take a checkpoint that is not quantized.",
+            "Use a device that computes it, or take a checkpoint that is not quantized. If 16 bits are what you want, "
+            'write "dequantize": true into the quantization_config of its config.json.',
         )
+
+
+def _unpacks_at_first_pass(quantizer: Any) -> bool:
+    """compressed-tensors, since transformers 5.x: what no FP8 kernel computes is unpacked for good by the first pass.
+    Before, each layer was unpacked in every pass, and kept as it was."""
+    return getattr(quantizer, "use_fp8_kernel", None) is False
 
 
 def _bitsandbytes(config: WorkerConfig) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ _LIKELIEST = 20
 """Likeliest tokens told beside each at most, as OpenAI has it."""
 _ANSWERS = 128
 """Answers of one request at most, as OpenAI has it."""
+_TOKEN_ID = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _logit_bias(data: dict[str, Any]) -> tuple[tuple[int, float], ...] | None:
     value = data.get("logit_bias")
     if not value:
         return None
-    if not isinstance(value, dict) or not all(str(token).isdigit() for token in value):
+    if not isinstance(value, dict) or not all(_TOKEN_ID.fullmatch(token) for token in value):
         raise _bad("logit_bias", "must be an object with token ids as keys")
     return tuple((int(token), _number(value, token, -100, 100) or 0.0) for token in value)
 

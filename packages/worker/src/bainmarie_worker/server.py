@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bainmarie_protocol import ServedModel, paths
 from bainmarie_worker import tool_parsers
 from bainmarie_worker.answers import Asked, answer
-from bainmarie_worker.chat import chat_prompt, completion_prompt, tokenizer_of
+from bainmarie_worker.chat import chat_prompt, completion_prompt, forget_adapter, tokenizer_of
 from bainmarie_worker.disconnect import endpoint
 from bainmarie_worker.engine.engine import Engine, Tokenizer
 from bainmarie_worker.errors import LoadError, RequestError
@@ -87,6 +87,8 @@ class _Server:
             await self._engine.call(
                 lambda runner, report: runner.unload_adapter(adapter), unless=lambda runner: runner.uses(adapter)
             )
+            for tokenizer in forget_adapter(self._engine.runner, adapter):
+                self._known.pop(tokenizer, None)
         return JSONResponse({"name": name, "loaded": False})
 
     def _transcripts(self, tokenizer: Tokenizer) -> Transcripts:

@@ -10,7 +10,7 @@ from typing import Any
 from bainmarie_protocol import ServedModel
 from bainmarie_worker import chat_templates, tool_parsers
 from bainmarie_worker.errors import LoadError, RequestError
-from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer
+from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer, special_tokens
 
 
 class TransformersTokenizer:
@@ -26,6 +26,8 @@ class TransformersTokenizer:
         own = chat_templates.chosen(getattr(tokenizer, "chat_template", None))
         self.template = own if template is None else template
         self._begin = getattr(tokenizer, "bos_token_id", None)
+        end = getattr(tokenizer, "eos_token_id", None)
+        self.ends = frozenset(() if end is None else (end,))
         shown = set(tool_parsers.markers())
         self._added = tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         self._hidden = {
@@ -49,6 +51,11 @@ class TransformersTokenizer:
                 raise error.as_request_error() from error
         return self._variants[key]
 
+    def forget(self, adapter: str) -> list[TransformersTokenizer]:
+        """What this adapter's files said is read anew when it comes again. Those that are let go."""
+        gone = [key for key in self._variants if key[0] == adapter]
+        return [self._variants.pop(key) for key in gone]
+
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         """The prompt's text as the chat template writes it. RequestError 400 with the template's own complaint."""
         try:
@@ -68,7 +75,16 @@ class TransformersTokenizer:
                 self.render([{"role": "user", "content": "Hello"}], None)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """Token ids; `special` adds what the tokenizer puts around a raw text, such as a begin token, once only."""
+        """Token ids; `special` adds what the tokenizer puts around a raw text, such as a begin token, once only.
+
+        RequestError 400 for a text that is none.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                400, f"the text holds half of a surrogate pair: {error}", code="invalid_value", param="messages"
+            ) from error
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special)
         while special and self._begin is not None and ids[:2] == [self._begin, self._begin]:
             del ids[0]  # the text brought its own
@@ -97,5 +113,7 @@ class TransformersTokenizer:
         """Whether the adapter brings a tokenizer of its own and not a copy of its base's."""
         if not os.path.isdir(adapter) or not has_tokenizer(adapter):
             return False
-        pairs = [[os.path.join(place, "tokenizer.json") for place in (adapter, self._directory)]]
-        return not all(os.path.isfile(a) and os.path.isfile(b) and filecmp.cmp(a, b, shallow=False) for a, b in pairs)
+        own, base = (os.path.join(place, "tokenizer.json") for place in (adapter, self._directory))
+        same = os.path.isfile(own) and os.path.isfile(base) and filecmp.cmp(own, base, shallow=False)
+        said = special_tokens(adapter)
+        return not same or (bool(said) and said != special_tokens(self._directory))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
 from bainmarie_worker.errors import LoadError
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-"""One of these is in every directory that has a tokenizer."""
+"""One of these, or one that ends like `_ENDINGS`, is in every directory that has a tokenizer."""
+_ENDINGS = (".tiktoken", ".bpe.model", "tekken.json")
 
 
 def has_tokenizer(directory: str) -> bool:
     """Whether the directory brings a tokenizer of its own; a mere tokenizer_config.json is none."""
     names = set(os.listdir(directory))
-    return bool(names & (set(_FILES) - {"tokenizer_config.json"})) or any(n.endswith(".tiktoken") for n in names)
+    return bool(names & (set(_FILES) - {"tokenizer_config.json"})) or any(n.endswith(_ENDINGS) for n in names)
 
 
 def load_tokenizer(directories: list[str], trust_remote_code: bool) -> Any:
@@ -30,6 +32,17 @@ def load_tokenizer(directories: list[str], trust_remote_code: bool) -> Any:
         f"{' and '.join(directories)} have no tokenizer: none of {', '.join(_FILES)} is there",
         "Copy the tokenizer's files from the model that it was trained from, or name that model with `base:`.",
     )
+
+
+def special_tokens(directory: str) -> dict[str, Any]:
+    """What the directory's tokenizer_config.json says of begin and end, beside the tokens that tokenizer.json has."""
+    try:
+        with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as file:
+            settings = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    values = {name: settings.get(name) for name in ("bos_token", "eos_token", "add_bos_token", "add_eos_token")}
+    return {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
 
 
 def _load(directory: str, trust_remote_code: bool) -> Any:

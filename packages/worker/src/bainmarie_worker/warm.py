@@ -8,25 +8,47 @@ from typing import Any
 from bainmarie_protocol import Progress, WorkerConfig
 from bainmarie_worker.engine.engine import Report, Runner
 from bainmarie_worker.engine.options import EngineOptions
-from bainmarie_worker.loading import load
+from bainmarie_worker.errors import LoadError
+from bainmarie_worker.failures import classified, is_out_of_memory
+from bainmarie_worker.loading import Loaded, load
 
 _OF_CUDA, _OF_MAIN = 0.8, 0.25
 """Of what is free after the load: other models live in main memory too."""
 
 
 def load_and_warm(config: WorkerConfig, report: Report) -> Runner:
-    """On the engine's thread. LoadError from the load, or whatever the first forward pass raises."""
+    """On the engine's thread. LoadError from the load, or where the first forward pass fails."""
     options = EngineOptions.read(config.options)
     loaded = load(config, report)
-    from bainmarie_worker.engine.runner import TransformersRunner
-
     report(Progress("warmup"))
-    prepack = not config.shares_weights if options.prepack is None else options.prepack
-    runner = TransformersRunner(
-        loaded, options, options.cache_bytes or _cache_bytes(loaded.device), prepack, config.socket
-    )
+    try:
+        runner = _warmed(config, options, loaded)
+    except LoadError:
+        raise
+    except Exception as error:
+        raise _unable(error, config, loaded) from error
     runner.tokenizer.warm()
     return runner
+
+
+def _warmed(config: WorkerConfig, options: EngineOptions, loaded: Loaded) -> Runner:
+    from bainmarie_worker.engine.runner import TransformersRunner
+
+    prepack = not config.shares_weights if options.prepack is None else options.prepack
+    cache_bytes = options.cache_bytes or _cache_bytes(loaded.device)
+    return TransformersRunner(loaded, options, cache_bytes, prepack, config.socket)
+
+
+def _unable(error: Exception, config: WorkerConfig, loaded: Loaded) -> LoadError:
+    """What it means that a model which is in memory computes nothing."""
+    held = loaded.info["quantization"]
+    if held == "none" or is_out_of_memory(error):
+        return classified(error, config)
+    return LoadError(
+        "quantization",
+        f"{config.model} in {held} cannot be computed on {loaded.device}: {type(error).__name__}: {error}",
+        "The kernels may not take layers of its sizes: set another `quantization`, or another device.",
+    )
 
 
 def _cache_bytes(device: Any) -> int:

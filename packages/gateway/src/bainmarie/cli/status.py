@@ -41,8 +41,8 @@ def status(as_json: bool) -> None:
         console.print(f"configuration: what changed in {sections} waits for a restart of the gateway", style="yellow")
     console.print()
     console.print(table(told["models"], datetime.now(UTC)))
-    for limit, names in limits(told["models"]).items():
-        console.print(f"{', '.join(names)}: {limit}", style="dim")
+    for line, names in {**ways(told["models"]), **limits(told["models"])}.items():
+        console.print(f"{', '.join(names)}: {line}", style="dim")
     for server in told["fork_servers"]:
         console.print()
         console.print(fork_server(server))
@@ -84,6 +84,17 @@ def table(models: list[dict[str, Any]], now: datetime) -> Table:
     for row in rows:
         drawn.add_row(*(row[index] for index in shown))
     return drawn
+
+
+def ways(models: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """How the engine computes the loaded models, and why in no faster way; each with the models that it holds for."""
+    found: dict[str, list[str]] = {}
+    for model in models:
+        info = model.get("info") or {}
+        if info.get("engine_path"):
+            why = f" ({info['engine_path_reason']})" if info.get("engine_path_reason") else ""
+            found.setdefault(f"computed by the path {info['engine_path']}{why}", []).append(str(model["id"]))
+    return found
 
 
 def limits(models: list[dict[str, Any]]) -> dict[str, list[str]]:

@@ -17,6 +17,9 @@ from transformers import DynamicCache
 from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.memory import Computed, Logits, Part
 
+_NAMES = ("past_key_values", "cache_params")
+"""What transformers' models call their cache."""
+
 
 class Apart:
     """Implements `Forward`."""
@@ -25,15 +28,18 @@ class Apart:
     packs = False
     crops = False
 
-    def __init__(self, model: Any, device: torch.device, why: str) -> None:
+    def __init__(self, model: Any, device: torch.device, why: str, made_by_model: bool = False) -> None:
+        """`made_by_model`: the first pass is given no cache, and the one that the model's code makes is kept."""
         self.why = why
         self._model = model
         self._device = device
+        self._made_by_model = made_by_model
         known = inspect.signature(model.forward).parameters
         self._keep = next((name for name in ("logits_to_keep", "num_logits_to_keep") if name in known), None)
+        self._name = _cache_name(model)
 
     def memory(self) -> OwnCache:
-        return OwnCache(self._fresh())
+        return OwnCache(None if self._made_by_model else self._fresh())
 
     def run(self, parts: list[Part]) -> list[Computed]:
         return [self._one(part) for part in parts]
@@ -44,16 +50,23 @@ class Apart:
     def _one(self, part: Part) -> Computed:
         try:
             output = self._model(
-                input_ids=torch.tensor([part.tokens], device=self._device),
-                past_key_values=part.memory.cache,
-                use_cache=True,
-                **({self._keep: max(part.wanted, 1)} if self._keep else {}),
+                input_ids=torch.tensor([part.tokens], device=self._device), use_cache=True, **self._options(part)
             )
+            part.memory.cache = output[self._name]
         except Exception as error:  # noqa: BLE001 - handed to the sequence it belongs to
             return error
         part.memory.length += len(part.tokens)
         logits: Logits = output.logits[0]
         return logits[len(logits) - part.wanted :]
+
+    def _options(self, part: Part) -> dict[str, Any]:
+        """What else the pass is told, of what this model's forward takes."""
+        options = {}
+        if part.memory.cache is not None:
+            options[self._name] = part.memory.cache
+        if self._keep:
+            options[self._keep] = max(part.wanted, 1)
+        return options
 
     def _fresh(self) -> Any:
         try:
@@ -64,15 +77,28 @@ class Apart:
 
 def apart(model: Any, device: torch.device, reference: probe.Reference, why: str) -> Apart | str:
     """This way, or `why` with the reason against this way too. `why` tells what is wrong with the better one."""
-    fault = _unfit(model)
-    forward = Apart(model, device, why)
-    fault = fault or probe.fault(forward, reference, model.dtype)
-    return f"{why}; with a cache {fault}" if fault else forward
+    unfit = _unfit(model)
+    if unfit:
+        return f"{why}; with a cache {unfit}"
+    faults = []
+    for made_by_model in (False, True):
+        forward = Apart(model, device, why, made_by_model)
+        fault = probe.fault(forward, reference, model.dtype)
+        if not fault:
+            return forward
+        faults.append(fault)
+    return f"{why}; with a cache {faults[0]}" + (f", with its own {faults[1]}" if faults[1] != faults[0] else "")
+
+
+def _cache_name(model: Any) -> str:
+    """Under which name its forward pass takes and gives its cache; empty where it takes none."""
+    known = inspect.signature(model.forward).parameters
+    return next((name for name in _NAMES if name in known), "")
 
 
 def _unfit(model: Any) -> str:
     """What is known to be wrong before anything is computed: not all that it remembers is in a `DynamicCache`."""
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
+    if not _cache_name(model):
         return "its forward pass takes none"
     if not getattr(model, "_supports_cache_class", True):
         return "of the class DynamicCache its code does nothing"
@@ -85,7 +111,7 @@ def _unfit(model: Any) -> str:
 
 
 class OwnCache:
-    """A `DynamicCache` of one sequence. Implements `Memory`."""
+    """The cache of one sequence; None before the first pass of a model that makes its own. Implements `Memory`."""
 
     def __init__(self, cache: Any) -> None:
         self.cache = cache
@@ -115,7 +141,10 @@ class OwnCache:
 
 
 def croppable(cache: Any) -> bool:
-    """Whether tokens can be taken off the end: not of recurrent states, nor of windows that have moved on."""
+    """Whether tokens can be taken off the end: not of recurrent states, nor of windows that have moved on, nor before
+    4.42, where caches do not know how."""
+    if getattr(type(cache), "is_croppable", True) is False or not hasattr(cache, "crop"):
+        return False
     layers = getattr(cache, "layers", None)
     if layers is None:  # before 4.54: one list of full keys and values
         return type(cache) is DynamicCache

@@ -116,7 +116,11 @@ class Batch:
             return
         if not part.wanted:
             return
-        finish = one.take(result, *self._costs.prices(len(self._running)))
+        try:
+            finish = one.take(result, *self._costs.prices(len(self._running)))
+        except Exception as error:  # noqa: BLE001 - no logits to draw from, or none that are numbers
+            self._fail(one, error)
+            return
         if finish is not None:
             self._end(one, finish)
 

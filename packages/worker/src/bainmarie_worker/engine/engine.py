@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
 
     template: str
     """The chat template's source; empty where the model has none."""
+    ends: frozenset[int]
+    """Its end token, where it has one: an answer ends there, whatever the base model's configuration says."""
 
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str: ...
     def encode(self, text: str, *, special: bool) -> list[int]: ...
@@ -46,6 +48,8 @@ class Runner(Protocol):
     defaults: dict[str, Any]
     """Sampling settings that the checkpoint wishes for, by the names of `Sampling`."""
     info: dict[str, object]
+    vocabulary: int | None
+    """Tokens that the model gives a logit each; None: not known."""
 
     @property
     def busy(self) -> bool:

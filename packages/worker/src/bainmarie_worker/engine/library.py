@@ -43,6 +43,13 @@ class Library:
     def busy(self) -> bool:
         return bool(self._waiting)
 
+    @torch.inference_mode()
+    def warm(self) -> None:
+        """One token, so that what cannot be computed is known before anybody asks. Raises what the model raises."""
+        self._model.generate(
+            torch.tensor([[0]], device=self._device), do_sample=False, max_new_tokens=1, pad_token_id=0
+        )
+
     def submit(self, stream: TokenStream) -> None:
         self._waiting.append(stream)
 
@@ -54,10 +61,10 @@ class Library:
 
     def step(self) -> None:
         """One sequence from its prompt to its end."""
-        stream = self._waiting.popleft()
-        if stream.cancelled.is_set():
-            stream.put(Finish("cancelled"))
+        self._drop_cancelled()
+        if not self._waiting:
             return
+        stream = self._waiting.popleft()
         self.running = 1
         try:
             stream.put(self._generate(stream))
@@ -66,12 +73,17 @@ class Library:
         finally:
             self.running = 0
 
+    def _drop_cancelled(self) -> None:
+        for stream in [stream for stream in self._waiting if stream.cancelled.is_set()]:
+            self._waiting.remove(stream)
+            stream.put(Finish("cancelled"))
+
     def _generate(self, stream: TokenStream) -> Finish:
         sequence = stream.sequence
         with torch.inference_mode(False):  # peft marks parameters in ways that inference tensors refuse
             self._adapters.use(sequence.adapter)
-        ends = frozenset() if sequence.ignore_eos else self._end_ids
-        choice = _Choice(self._make_sampler(stream), ends, stream)
+        ends = frozenset() if sequence.ignore_eos else self._end_ids | sequence.ends
+        choice = _Choice(self._make_sampler(stream), ends, stream, self._drop_cancelled)
         prompt = torch.tensor([sequence.prompt], device=self._device)
         self._model.generate(
             prompt,
@@ -90,9 +102,12 @@ class Library:
 class _Choice(LogitsProcessor):
     """Chooses the token, tells it, and leaves generate() no other."""
 
-    def __init__(self, sampler: Sampler, end_ids: frozenset[int], stream: TokenStream) -> None:
+    def __init__(
+        self, sampler: Sampler, end_ids: frozenset[int], stream: TokenStream, at_each_token: Callable[[], None]
+    ) -> None:
         self.reason = ""
         self.generated = 0
+        self._at_each_token = at_each_token
         self._sampler = sampler
         self._end_ids = end_ids
         self._stream = stream
@@ -100,6 +115,7 @@ class _Choice(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         (drawn,) = self._sampler.draw(scores)
         token = drawn.token if isinstance(drawn, Drawn) else drawn
+        self._at_each_token()
         self.generated += 1
         if token in self._end_ids:
             self.reason = "stop"

@@ -38,6 +38,6 @@ class EngineOptions:
         made = EngineOptions(**options)
         if made.path not in PATHS:
             raise LoadError(
-                "bad_option", f"the option path cannot be {made.path!r}", "It takes one of {', '.join(PATHS)}."
+                "bad_option", f"the option path cannot be {made.path!r}", f"It takes one of {', '.join(PATHS)}."
             )
         return made

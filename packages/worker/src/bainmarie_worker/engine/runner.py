@@ -40,6 +40,7 @@ class TransformersRunner:
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.context = loaded.context
         self.defaults = loaded.defaults
+        self.vocabulary = loaded.vocabulary
         self._device: torch.device = loaded.device
         self._loop: Batch | Library
         forward = best_way(loaded.model, loaded.device, options.path)
@@ -47,6 +48,7 @@ class TransformersRunner:
         self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle)
         if isinstance(forward, str):
             self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
+            self._loop.warm()
             way, why = "generate", forward
         else:
             adapted = Adapted(forward, self._adapters)
@@ -114,7 +116,9 @@ class TransformersRunner:
         return Sampler(sequence.sampling, sequence.prompt, self._device, sequence.logprobs)
 
     def _described(self, error: Exception, stream: TokenStream) -> RequestError:
-        """What a failed pass means for its request."""
+        """What a failed pass or draw means for its request."""
+        if isinstance(error, RequestError):
+            return error
         if not is_out_of_memory(error):
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
             return RequestError(500, f"{type(error).__name__}: {error}", code="engine_error")

@@ -34,7 +34,7 @@ class Running:
         self._cached = memory.length
         self._sampler = sampler
         self._lookup = lookup
-        self._end_ids = frozenset() if stream.sequence.ignore_eos else end_ids
+        self._end_ids = frozenset() if stream.sequence.ignore_eos else end_ids | stream.sequence.ends
 
     @property
     def todo(self) -> int:

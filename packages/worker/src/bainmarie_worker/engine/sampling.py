@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as SequenceOf
 
 import torch
 
 from bainmarie_worker.engine.sequence import Drawn, Sampling, Token
+from bainmarie_worker.errors import RequestError
 
 
 class Sampler:
@@ -33,10 +35,10 @@ class Sampler:
         """The next tokens, from logits [1 + len(guess), vocabulary] of the last token and the guessed ones.
 
         One more than the guessed tokens that are drawn at their places: each draw is the one that would have been made
-        without the guess.
+        without the guess. RequestError 500 `no_numbers` where the model has computed none.
         """
         plain = self._sampling.temperature == 0 and not self._penal and not self._bias
-        likeliest = logits.argmax(-1).tolist() if plain else None
+        likeliest = _likeliest(logits) if plain else None
         drawn: list[Token] = []
         for place, row in enumerate(logits):
             token = likeliest[place] if likeliest is not None else self.pick(row)
@@ -49,7 +51,7 @@ class Sampler:
         """The next token's id, from a vector with one logit for each token of the vocabulary."""
         if self._penal or self._bias:
             logits = self._changed(logits.float().clone())
-        token = int(logits.argmax()) if self._sampling.temperature == 0 else self._draw(logits.float())
+        token = _likeliest(logits[None])[0] if self._sampling.temperature == 0 else self._draw(logits.float())
         if self._penal:
             self._note(token)
         return token
@@ -68,6 +70,7 @@ class Sampler:
         elif sampling.top_p < 1:
             logits, ids = logits.sort(descending=True)
         weights = logits.softmax(-1)
+        _check_number(float(weights[0]))  # of numbers that are none, all of them are none
         if sampling.min_p > 0:
             weights = torch.where(weights < sampling.min_p * weights.max(), 0.0, weights)
         if sampling.top_p < 1:
@@ -98,3 +101,22 @@ class Sampler:
             fresh = torch.tensor([token], dtype=torch.long, device=self._device)
             self._seen = torch.unique(torch.cat((self._seen, fresh)))
         self._counts[token] = self._counts.get(token, 0) + 1
+
+
+def _likeliest(logits: torch.Tensor) -> list[int]:
+    """The place of the largest number of each row."""
+    most = logits.max(-1)
+    for value in most.values.tolist():
+        _check_number(value)
+    places: list[int] = most.indices.tolist()
+    return places
+
+
+def _check_number(value: float) -> None:
+    if math.isnan(value):
+        raise RequestError(
+            500,
+            "the model has computed no numbers (NaN), so no token can be drawn",
+            code="no_numbers",
+            hint="Load it in bfloat16 or float32, which do not overflow as float16 does. Else its weights are broken.",
+        )

@@ -43,6 +43,8 @@ class Sequence:
     """Directory of the adapter; None is the base model alone."""
     ignore_eos: bool = False
     """Go on behind the end token, which then is a token like any other (for benchmarks)."""
+    ends: frozenset[int] = frozenset()
+    """Tokens that end this answer beside the model's own end tokens."""
     logprobs: int | None = None
     """So many of the likeliest tokens are told beside each drawn one; None: no probabilities at all."""
 
