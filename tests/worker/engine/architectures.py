@@ -56,6 +56,8 @@ def _fused(name: str, **settings: Any) -> Architecture:
 
 
 _ALTERNATING: dict[str, Any] = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+_UNTIED = {"tie_word_embeddings": False}
+"""Else a tiny Gemma, whose embeddings are scaled up, repeats its last token for ever."""
 _RECURRENT = ("recurrent state", "apart")
 
 ARCHITECTURES = (
@@ -73,9 +75,9 @@ ARCHITECTURES = (
         logits_scaling=2.0,
     ),
     _fused("phi3", num_attention_heads=2, num_key_value_heads=1),
-    _fused("gemma", num_key_value_heads=1),
-    _fused("gemma2", attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **_ALTERNATING),
-    _fused("gemma3_text", query_pre_attn_scalar=32, **_ALTERNATING),
+    _fused("gemma", num_key_value_heads=1, **_UNTIED),
+    _fused("gemma2", attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **_ALTERNATING, **_UNTIED),
+    _fused("gemma3_text", query_pre_attn_scalar=32, **_ALTERNATING, **_UNTIED),
     _sized("llama", _SMALL),
     _sized("qwen2", _SMALL),
     _sized("qwen3", _SMALL),

@@ -10,9 +10,11 @@ import sys
 
 import pytest
 import torch
-from tests.worker.engine.architectures import ARCHITECTURES, make
-from tests.worker.engine.driving import CPU, way
+from tests.worker.engine.architectures import ARCHITECTURES, architecture, make
+from tests.worker.engine.driving import CPU, batch, finish, generated, heard, way
 
+from bainmarie_worker.adapters import Adapters
+from bainmarie_worker.engine.adapted import Adapted
 from bainmarie_worker.engine.memory import Part
 from bainmarie_worker.engine.ways import best_way
 from bainmarie_worker.packed_linear import pack
@@ -93,6 +95,29 @@ def test_a_token_beyond_the_vocabulary_is_an_error_of_its_pass():
     (result,) = forward.run([Part(memory, [5, 128], 1)])
     assert isinstance(result, IndexError)
     assert memory.length == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["phi3", "gemma3_text"])
+def test_an_adapter_where_matrices_are_merged_or_branches_have_norms(name, tmp_path):
+    """Beside the base, in the same passes."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    wish = LoraConfig(r=8, lora_alpha=96, init_lora_weights=False, target_modules="all-linear")
+    tuned = get_peft_model(make(architecture(name)), wish).eval()
+    tuned.save_pretrained(tmp_path)
+    model = make(architecture(name))
+    forward, adapters = way(model), Adapters(model, mix=True)
+    assert forward.path == "fused", forward.why
+    adapters.load(str(tmp_path), lambda step: None)
+    mine = [heard(prompt, 8, adapter=str(tmp_path)) for prompt in prompts()]
+    plain = [heard(prompt, 8) for prompt in prompts()]
+    finish(batch(Adapted(forward, adapters)), *mine, *plain)
+    wanted, base = ([generated(one, prompt, 8) for prompt in prompts()] for one in (tuned, make(architecture(name))))
+    assert [one.tokens for one in mine] == wanted
+    assert [one.tokens for one in plain] == base
+    assert wanted != base
 
 
 OTHER_PROCESSORS = ["x86-64-v3", "x86-64-v2", "x86-64"]
