@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from tests.chaos.conftest import PATIENCE, House, Measured, model, running, times
@@ -39,7 +39,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def configuration(self) -> dict[str, Any]:
         models = {n: model(f"--log={self.folder / n}", "--load=0.1", f"--grow={g}") for n, g in self.grown.items()}
-        limits = {"retry_gap": 0.05, "stop_grace": 1, "silence_limit": 1, "probe_limit": 0.5}
+        limits = {"retry_gap": 0.05, "stop_grace": 1, "silence_limit": 1, "probe_limit": 0.5, "stall_limit": 3}
         return {"version": 1, "models": models, "workers": limits}
 
     def up(self) -> None:
@@ -77,14 +77,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.check("ask_and_leave")
 
     @rule(name=st.sampled_from(NAMES))
-    @precondition(lambda self: any(self.servers(name) for name in NAMES))
     def kill_worker(self, name: str) -> None:
         for process in self.servers(name):
             process.kill()
         self.check("kill_worker")
 
     @rule(name=st.sampled_from(NAMES))
-    @precondition(lambda self: any(self.servers(name) for name in NAMES))
     def stop_worker(self, name: str) -> None:
         """It hangs from now on. Whoever asks it next is told so, and the one after that is served."""
         for process in self.servers(name):
@@ -169,6 +167,7 @@ def test_any_order(measured: Measured) -> None:
             stateful_step_count=times(15, 40),
             deadline=None,
             database=None,
+            phases=[Phase.generate],  # nothing is the same in a second run: no failure can be made smaller
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -18,6 +18,7 @@ import httpx2
 import psutil
 import pytest
 from tests.chaos.conftest import House, Measured, at, model, nothing_left, running, times
+from tests.chaos.test_reload import read_anew
 from tests.conftest import BAIN, clean_environ
 
 from bainmarie.workers.records import Records
@@ -509,3 +510,27 @@ async def test_an_adopted_worker_that_hangs_is_found(tmp_path: Path) -> None:
             await house.until("a", "failed")
             assert (await house.ask("a", n=1)).status_code == 200
             assert len(starts(tmp_path, "a")) == 2
+
+
+async def test_a_request_that_is_passed_on_does_not_hold_the_worker_it_waits_for(tmp_path: Path) -> None:
+    """It comes through the old gateway and waits for a new worker, which waits for the old gateway's own request."""
+    gate = tmp_path / "gate"
+    configuration: dict[str, Any] = {"models": two_models(tmp_path)}
+    async with running(tmp_path, configuration) as house:
+        await house.load("a")
+        limits = httpx2.Limits(max_connections=1)
+        async with httpx2.AsyncClient(base_url=house.http.base_url, timeout=60, limits=limits, trust_env=False) as kept:
+            asked = asyncio.create_task(house.ask("a", until=str(gate)))
+            await house.busy("a")
+            assert (await kept.get("/health")).status_code == 200
+            async with another(house, "--replace") as told:
+                _changed(configuration, house)
+                await read_anew(house, json.dumps({"version": 1, **configuration}))
+                passed_on = asyncio.create_task(kept.post("/v1/chat/completions", json={"model": "a", "messages": []}))
+                while not (await house.status("a"))["queued"]:
+                    await asyncio.sleep(0.01)
+                assert (await house.http.get("/api/status")).json()["gateway"]["pid"] == told["pid"]
+                gate.touch()
+                assert (await asked).status_code == 200
+                assert (await passed_on).status_code == 200
+                assert len(starts(tmp_path, "a")) == 2

@@ -129,8 +129,9 @@ def _serve(
         ready(info)
 
     async def stand() -> None:
-        await offer.stand()
-        server.stop()
+        with await offer.stand():
+            server.stop()
+            await parts.supervisor.unused()
 
     def drain() -> None:
         for task in tasks:

@@ -4,7 +4,8 @@
     this one    tells the models that it still waits for, `{"waits_for": [...]}`, each time they change;
                 when none is left: `{"host": ...}` with two descriptors, the listening socket and the lock
     the next    says `{"serves": true}` once it does
-    this one    ends when its requests have; the connection ends with its process
+    this one    closes the connection when none of its requests uses a worker any more, and ends with its last request;
+                those that it passes on to the next are not among the former
 
 Until those descriptors are sent nothing has changed: the next may leave, and this one serves on. If the next ends
 before it serves, this one takes everything back. No connection of a client is ever refused: those that nobody has
@@ -44,7 +45,7 @@ class Place:
     listener: socket.socket
     lock: int
     predecessor: socket.socket | None = None
-    """Its end of file tells that the former gateway is gone."""
+    """Its end of file tells that the former gateway uses no worker any more."""
 
     def close(self) -> None:
         """Of what was handed over, on return nothing is ours any more."""
@@ -60,7 +61,7 @@ class Place:
                 self.predecessor.sendall(_line(serves=True))
 
     async def predecessor_left(self) -> None:
-        """Returns when the former gateway has ended."""
+        """Returns when the former gateway uses no worker any more."""
         assert self.predecessor is not None
         self.predecessor.setblocking(False)
         with suppress(OSError):
@@ -134,8 +135,11 @@ class Offer:
         self._leave = leave
         self._take_back = take_back
 
-    async def stand(self) -> None:
-        """Returns when another gateway serves in this one's place. On cancel nobody can ask any more."""
+    async def stand(self) -> socket.socket:
+        """Returns when another gateway serves in this one's place; the connection to it is the caller's to close.
+
+        On cancel nobody can ask any more.
+        """
         loop = asyncio.get_running_loop()
         while True:
             with _listening(socket_path(self._home, _NAME)) as door:  # anew: one that failed may have had it last
@@ -147,8 +151,7 @@ class Offer:
                     if not served:
                         heir.close()
                 if served:
-                    self._heir = heir  # its end shall tell that of this process
-                    return
+                    return heir
 
     async def _replaced_by(self, heir: socket.socket) -> bool:
         if sys.platform == "win32":

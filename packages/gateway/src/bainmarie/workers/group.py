@@ -122,13 +122,17 @@ class Group:
 
         Whoever comes after this call is the successor's.
         """
-        while self._is_used():
-            self._left.clear()
-            await self._left.wait()
+        await self.unused()
         wanted = self.worker.state in (State.PREPARING, State.STARTING, State.LOADING, State.READY)
         await self.worker.close()
         self.retired.set()
         return wanted
+
+    async def unused(self) -> None:
+        """Returns when nobody uses the worker or waits for it."""
+        while self._is_used():
+            self._left.clear()
+            await self._left.wait()
 
     def idle_seconds(self) -> float | None:
         """Since the last use of a ready worker; None where it may not be evicted: it is used, on its way or pinned."""
@@ -187,7 +191,7 @@ class Group:
         self.announcer.changed()
 
     def guests_left(self) -> None:
-        """The gateway before this one is gone, and its requests with it."""
+        """None of the requests of the gateway before this one is in the worker any more."""
         self._guests = False
         self._left.set()
         self._watch_idleness()

@@ -176,9 +176,13 @@ class Supervisor:
                 group.settle()
 
     def predecessor_left(self) -> None:
-        """The gateway that handed its workers over has ended, and its last request with it."""
-        for group in self._groups.values():
+        """The gateway that handed its workers over uses none of them any more."""
+        for group in (*self._groups.values(), *self._retiring.values()):
             group.guests_left()
+
+    async def unused(self) -> None:
+        """Returns when no request is at a worker or waits for one."""
+        await asyncio.gather(*(group.unused() for group in self._groups.values()))
 
     def preload(self) -> None:
         """Begins the loads that the catalog asks for. What fails stands in the status."""
