@@ -108,6 +108,8 @@ models:
     assert (failed.status_code, error["code"]) == (503, "version_too_old"), error
     assert "peft 0.21.2 is older than the peft 99.1.0 that saved the adapter of model 'newer'" in error["message"]
     assert "peft>=99.1 in `environments: mine: packages:`" in json.dumps(gateway.status("newer")["last_error"])
+    states = {name: gateway.status(name)["state"] for name in ("base", "newer")}
+    assert states == {"base": "unloaded", "newer": "failed"}, "no worker was started, no weights were read"
     assert gateway.chat("base", "Hello", max_tokens=8)["choices"]
 
 

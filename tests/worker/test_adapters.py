@@ -145,6 +145,26 @@ def test_prompt_tuning_cannot_share_its_base(family, tmp_path, logits):
     assert raised.value.code == "adapter_unsupported"
 
 
+@pytest.mark.parametrize("saved", ["99.1.0", "99.1.0.dev0@c0ffee"])
+def test_settings_of_a_newer_peft_are_refused_where_they_are_on(family, tmp_path, logits, saved):
+    model, compute = logits(family.base)
+    base = compute()
+    settings = json.loads((family.adapter / "adapter_config.json").read_text())
+    adapters = Adapters(model)
+    for name, more in {"on": {"use_later_kind": True}, "off": {"use_later_kind": False, "later_map": {}}}.items():
+        path = shutil.copytree(family.adapter, tmp_path / name)
+        (path / "adapter_config.json").write_text(json.dumps({**settings, **more, "peft_version": saved}))
+    with pytest.raises(
+        LoadError, match=f"does not know use_later_kind, which the adapter .*saved by peft {saved}"
+    ) as failure:
+        adapters.load(str(tmp_path / "on"), lambda step: None)
+    assert failure.value.code == "version_too_old"
+    assert compute().equal(base)
+    adapters.load(str(tmp_path / "off"), lambda step: None)
+    adapters.use(str(tmp_path / "off"))
+    assert not compute().equal(base)
+
+
 def test_switching_between_two_adapters_and_none(family, tmp_path, logits, make_llama):
     import torch
 

@@ -70,3 +70,13 @@ def test_ls_shows_interpreters_that_are_used_as_they_are(empty_home, tmp_path: P
     assert "own: /usr/bin/python3, used as it is by m" in told.stderr
     rows = json.loads(empty_home.bain("env", "ls", "--json", "--config", str(file)).stdout)
     assert rows == [{"name": "own", "digest": None, "python": "/usr/bin/python3", "models": ["m"]}]
+
+
+def test_ls_goes_on_where_a_lock_cannot_be_read(empty_home, tmp_path: Path) -> None:
+    file = tmp_path / "bain.yaml"
+    models = {"a": {"engine": "fake"}, "b": {"engine": "fake", "environment": "e"}}
+    file.write_text(json.dumps({"environments": {"e": {"lock": "absent.lock"}}, "models": models}))
+    assert empty_home.bain("env", "sync", "a").returncode == 0
+    done = empty_home.bain("env", "ls", "--json")
+    assert [row["models"] for row in json.loads(done.stdout)] == [["a"]], done.stderr
+    assert f"b: environment 'e': the lock {tmp_path / 'absent.lock'} does not exist" in done.stderr

@@ -108,3 +108,11 @@ def test_doctor_offline_says_where_packages_come_from(empty_home) -> None:
     told = empty_home.bain("doctor", env={"UV_OFFLINE": "1"})
     assert told.returncode == 0, told.stdout
     assert "note  indexes: UV_OFFLINE is set" in told.stdout
+
+
+def test_names_are_made_of_plain_letters(empty_home, tmp_path: Path) -> None:
+    folder = tmp_path / "Über Größe"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    added = empty_home.bain("add", str(folder), "--dry-run", "--json")
+    assert json.loads(added.stdout)["name"] == "uber-grosse"

@@ -272,7 +272,8 @@ ODD = (
     Shape("never-heard-of", _model("nobody_knows", "NobodyForCausalLM"), transformers="transformers>=5.23.0"),
     Shape("dropped", _model("transfo-xl", "TransfoXLLMHeadModel"), transformers="transformers==4.57.*", since="4.57"),
     Shape("code_llama", _model("code_llama", "LlamaForCausalLM"), transformers="transformers==5.5.*", since="5.5"),
-    Shape("of-tomorrow", _model("llama", "LlamaForCausalLM", "7.1.0.dev0"), transformers="transformers>=7.1.0"),
+    Shape("of-tomorrow", _model("llama", "LlamaForCausalLM", "7.1.0"), transformers="transformers>=7.1.0"),
+    Shape("not-out-yet", _model("llama", "LlamaForCausalLM", "7.1.0.dev0"), transformers="transformers>=5.23.0"),
     Shape("no-type", {"architectures": ["LlamaForCausalLM"]}),
 )
 ALL = (*PLAIN, *RECURRENT, *QUANTIZED, *TOKENIZERS, *PARTS, *OWN_CODE, *ODD)

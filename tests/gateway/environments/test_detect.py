@@ -100,6 +100,32 @@ def test_a_hub_id() -> None:
     assert detect("org/name").entry == {"model": "org/name"}
 
 
+def test_weights_without_config_are_completed_by_their_base(tmp_path: Path) -> None:
+    base, merge = make_model(tmp_path / "base"), make_model(tmp_path / "merge")
+    (merge / "config.json").unlink()
+    with pytest.raises(BadRequest, match=r"weights without config\.json") as failure:
+        detect(str(merge))
+    assert "--base" in failure.value.hint
+    assert detect(str(merge), base=str(base)).entry == {"model": str(merge), "base": str(base)}
+    (merge / "README.md").write_text("---\nbase_model: ../base\n---\n")
+    found = detect(str(merge))
+    assert (found.kind, found.entry) == ("merged", {"model": str(merge), "base": str(base)})
+
+
+def test_a_folder_of_models_names_them(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "all" / "one")
+    make_adapter(tmp_path / "all" / "two")
+    with pytest.raises(BadRequest, match="holds one, two") as failure:
+        detect(str(tmp_path / "all"))
+    assert failure.value.hint == f"Give the folder itself: {model}"
+
+
+def test_pickled_weights_are_said(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    assert any("allow_pickle" in remark for remark in detect(str(model)).remarks)
+
+
 def test_nothing_of_the_kind(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(BadRequest, match=r"notes\.txt"):

@@ -55,6 +55,13 @@ def test_cause_is_shown_without_progress_warnings_and_passwords() -> None:
     assert cause_lines(stderr) == "Failed to fetch\n  cause: https://x.example/simple"
 
 
+def test_an_address_is_said_once() -> None:
+    address = "https://download.pytorch.org/whl/cpu/torch/"
+    assert uv_failed("resolve", "mine", UNREACHABLE).message.count(address) == 1
+    nowhere_else = f"error: Connect\n  cause: error sending request for url ({address})"
+    assert address in uv_failed("resolve", "mine", nowhere_else).message
+
+
 def test_long_causes_are_cut_in_the_middle() -> None:
     stderr = "error: begin\n" + "".join(f"  line {n}\n" for n in range(500)) + "  the end"
     text = cause_lines(stderr)

@@ -95,6 +95,22 @@ def test_an_adapter_of_an_older_peft_or_of_a_patch_passes(tmp_path: Path, there:
     check_adapter_fit(adapter, replace(OLD, versions={"peft": there}))
 
 
+@pytest.mark.parametrize(
+    ("there", "least"), [("0.17.1", None), ("0.18.0", None), ("0.16.2", "peft>=0.17"), ("0.9.0", "peft>=0.17")]
+)
+def test_an_adapter_of_a_development_version_needs_the_release_before_it(
+    tmp_path: Path, there: str, least: str | None
+) -> None:
+    saved = make_adapter(tmp_path / "a", peft_version="0.18.0.dev0@c0ffee")
+    adapter = replace(model(tmp_path, "llama"), adapter=str(saved))
+    if least is None:
+        check_adapter_fit(adapter, replace(OLD, versions={"peft": there}))
+        return
+    with pytest.raises(EnvironmentFailed, match=f"peft {there} is older than the peft 0.18.0.dev0@c0ffee") as failure:
+        check_adapter_fit(adapter, replace(OLD, versions={"peft": there}))
+    assert least in failure.value.hint
+
+
 @pytest.mark.parametrize("spec", [ModelSpec("f", engine="fake"), ModelSpec("m", model="org/absent-from-every-cache")])
 def test_what_cannot_be_judged_passes(spec: ModelSpec) -> None:
     check_fit([spec], OLD)

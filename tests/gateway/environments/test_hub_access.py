@@ -22,6 +22,7 @@ ANSWERS = {
     "org/refused": (403, "GatedRepo"),
     "org/absent": (401, "RepoNotFound"),
     "org/gguf-only": (404, "EntryNotFound"),
+    "org/empty": (404, "RevisionNotFound"),
     "org/broken": (500, ""),
 }
 SPEC = ModelSpec("m", model="org/open")
@@ -65,6 +66,7 @@ def test_what_may_be_fetched_or_is_unclear_passes(environ: dict[str, str], model
         ("org/gated", "model_gated", "hf auth login"),
         ("org/refused", "model_gated", "hf auth login"),
         ("org/absent", "model_not_found", "`models: m: model:`"),
+        ("org/empty", "model_not_found", "page on the hub"),
         ("org/gguf-only", "model_not_found", "Hugging Face format"),
     ],
 )

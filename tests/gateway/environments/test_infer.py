@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,18 @@ def test_adapter_saved_by_a_newer_peft(tmp_path: Path) -> None:
     assert "peft>=9.1.0" in infer([ModelSpec("a", model=model, adapter=adapter)]).packages
 
 
+@pytest.mark.parametrize("version", ["9.1.0.dev0", "9.1.0.dev0@c0ffee12", "9.1.0rc1"])
+def test_adapter_saved_by_a_peft_that_may_not_be_out_yet(tmp_path: Path, version: str) -> None:
+    """`peft>=9.1.0` would leave the base without an environment too."""
+    model = str(make_model(tmp_path / "m"))
+    early = ModelSpec("early", model=model, adapter=str(make_adapter(tmp_path / "a", peft_version=version)))
+    spec = infer([ModelSpec("m", model=model), early])
+    assert f"peft>={PEFT}" in spec.packages
+    assert f"saved with peft {version}, which may not be out yet: the newest there is" in why(spec)[f"peft>={PEFT}"]
+    late = replace(early, name="late", adapter=str(make_adapter(tmp_path / "b", peft_version="8.0.1")))
+    assert "peft>=8.0.1" in infer([ModelSpec("m", model=model), early, late]).packages, "that one is out"
+
+
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "fp4"])
 def test_quantization_brings_bitsandbytes(tmp_path: Path, quantization: str) -> None:
     spec = infer([ModelSpec("m", model=str(make_model(tmp_path / "m")), quantization=quantization)])
@@ -131,8 +144,14 @@ def test_tokenizer_files_count_without_tokenizer_json(tmp_path: Path, file: str,
 
 
 def test_config_of_a_newer_transformers(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "m", {**LLAMA, "transformers_version": "99.1.0.dev0"})
+    model = make_model(tmp_path / "m", {**LLAMA, "transformers_version": "99.1.0"})
     assert "transformers>=99.1.0" in infer([ModelSpec("m", model=str(model))]).packages
+
+
+def test_config_of_a_transformers_that_may_not_be_out_yet(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", {**LLAMA, "transformers_version": "99.1.0.dev0"})
+    spec = infer([ModelSpec("m", model=str(model))])
+    assert "may not be out yet: the newest there is" in why(spec)[f"transformers>={TRANSFORMERS}"]
 
 
 def test_remote_code_counts_only_where_it_may_run(tmp_path: Path) -> None:

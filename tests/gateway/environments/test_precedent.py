@@ -12,6 +12,7 @@ from bainmarie.environments.bundle import pack, read_bundle
 from bainmarie.environments.environment import Environment, read_marker
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore
+from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress
 
 PEFT = """
@@ -66,6 +67,25 @@ async def test_a_package_that_nothing_looks_for_changes_no_import(
     assert first.path is not None
     assert (second.imported, second.sought) == (first.imported, first.sought)
     assert read_marker(first.path) == first
+
+
+async def test_what_the_precedent_has_not_imported_is_imported_by_itself(
+    builds: Builds, make_wheel: Callable[..., Path]
+) -> None:
+    """einops is of the table of imports, so each environment that names it imports it."""
+    make_wheel("einops", "90.0", "import importlib.util\nimportlib.util.find_spec('einops_part')\n")
+    make_wheel("einops", "91.0", "raise ImportError('made for another machine')\n")
+    first, _ = await builds()
+    second, said = await builds("einops==90.0")
+    assert said == f"importing starlette, uvicorn, jinja2, peft: as in {first.digest[:12]}; importing einops"
+    assert second.imported == (*first.imported, "einops")
+    assert {*first.sought, "einops", "einops_part"} == set(second.sought)
+    with pytest.raises(EnvironmentFailed, match="einops cannot be imported: ImportError: made for another machine"):
+        await builds("einops==91.0")
+    assert builds.imports == 1
+    _, said = await builds("einops==90.0", "six==1.16.0")
+    assert said == f"importing starlette, uvicorn, jinja2, peft, einops: as in {second.digest[:12]}"
+    assert builds.imports == 1
 
 
 @pytest.mark.parametrize("name", ["optional_part", "measured_by_name"])

@@ -12,6 +12,7 @@ from typing import Any
 
 from bainmarie_protocol import Progress
 from bainmarie_worker import files
+from bainmarie_worker.adapter_settings import refuse_unknown
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.engine.lora import Routing, Weights, route, weights_of
 from bainmarie_worker.engine.sequence import Adapter
@@ -77,7 +78,9 @@ class Adapters:
         return self._weights[name]
 
     def load(self, path: str, report: Report) -> None:
-        """Idempotent. LoadError `adapter_incomplete`, `adapter_mismatch`, `adapter_unsupported`, `package_missing`."""
+        """Idempotent. LoadError `adapter_incomplete`, `adapter_mismatch`, `adapter_unsupported`, `package_missing`,
+        `version_too_old`.
+        """
         if path in self._names:
             return
         report(Progress("adapter", detail=path))
@@ -90,6 +93,7 @@ class Adapters:
                 f"the adapter {path} needs peft, which cannot be imported: {error}",
                 "Add peft to the packages of the model's environment.",
             ) from error
+        refuse_unknown(path, files.read_json(os.path.join(path, _CONFIG)))
         with contextlib.suppress(ImportError):
             import torch.distributed.tensor  # noqa: F401 - peft 0.21 uses it and trusts transformers to import it
         self._made += 1

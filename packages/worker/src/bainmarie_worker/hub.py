@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from typing import Any
 
 from bainmarie_protocol import Progress
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
+from bainmarie_worker.hub_errors import meaning
 
 _SMALL = ("*.json", "*.model", "*.jinja", "*.tiktoken", "*.txt", "*.py")
 _SAFE = "*.safetensors"
@@ -19,7 +19,7 @@ _PICKLED = "*.bin"
 def locate(model: str, report: Report, *, weights: bool = True, allow_pickle: bool = False) -> str:
     """The directory of the model, or without `weights` of its small files.
 
-    LoadError `model_not_found` if it is neither there nor to be had.
+    LoadError where it is neither there nor to be had; see `hub_errors`.
     """
     path = os.path.expanduser(model)
     if os.path.isdir(path):
@@ -71,14 +71,4 @@ def _download(model: str, patterns: list[str], report: Report) -> str:
     try:
         return snapshot_download(model, allow_patterns=patterns, tqdm_class=Bar)
     except (OSError, ValueError) as error:
-        raise _not_found(model, error) from error
-
-
-def _not_found(model: str, error: Any) -> LoadError:
-    first = next((line for line in str(error).splitlines() if line.strip()), "")
-    return LoadError(
-        "model_not_found",
-        f"{model} is neither a directory nor in the Hugging Face cache, and cannot be downloaded: "
-        f"{type(error).__name__}: {first}",
-        "Check the name, the network (HF_HUB_OFFLINE, HF_ENDPOINT) and, for gated models, `hf auth login`.",
-    )
+        raise meaning(model, error) from error

@@ -97,12 +97,18 @@ def gc(dry_run: bool, as_json: bool) -> None:
 
 
 def _users(catalog: Catalog, store: EnvironmentStore) -> dict[str, list[str]]:
-    """Names of models by the digest of the environment that they use."""
+    """Names of models by the digest of the environment that they use. Says which cannot be told."""
     from bainmarie.cli.wishes import wishes
+    from bainmarie.errors import EnvironmentFailed
 
     users: dict[str, list[str]] = {}
     for name, spec in wishes(catalog, []):
-        if environment := store.find(spec):
+        try:
+            environment = store.find(spec)
+        except EnvironmentFailed as error:
+            terminal.say(f"{name}: {error.message}")
+            continue
+        if environment:
             models = [model.name for model in catalog.sharing(catalog.get(name))]
             users.setdefault(environment.digest, []).extend(models)
     return users

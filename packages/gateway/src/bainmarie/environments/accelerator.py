@@ -30,7 +30,8 @@ def _refused(spec: EnvironmentSpec, told: Inspection) -> EnvironmentFailed:
     text = f"environment {spec.name!r} requires a GPU (`require: gpu`)"
     if not told.accelerator:
         cause = "; ".join(problem.message for problem in told.problems) or "torch was not imported"
-        return EnvironmentFailed(f"{text}, but torch cannot say: {cause}", code="gpu_missing")
+        mend = f"Correct the packages of `environments: {spec.name}:`; torch must be among them and importable."
+        return EnvironmentFailed(f"{text}, but torch cannot say: {cause}", hint=mend, code="gpu_missing")
     torch = f"torch {told.versions.get('torch', '')}"
     if told.torch_build == "cpu":
         mend = f"Set `environments: {spec.name}: torch_backend:` to auto or to your CUDA version (cu126, cu130, ...)"

@@ -111,7 +111,7 @@ class _Builder:
             accelerator=inspection.accelerator,
             torch_build=inspection.torch_build,
             architectures=inspection.architectures,
-            imported=() if self._bundle else like.imported if like else imports,
+            imported=() if self._bundle else _together(like.imported if like else (), imports),
             sought=inspection.sought,
             reasons=self._spec.reasons,
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -168,23 +168,29 @@ class _Builder:
         return sorted(filter(None, found), key=lambda environment: environment.created, reverse=True)
 
     async def _preflight(self, imports: Sequence[str], like: Environment | None) -> Inspection:
-        """With `like`, the imports are only looked up: they were tried there, with the same packages."""
-        what = f"importing {', '.join(imports)}"
-        self._report(Progress("preflight", None, f"{what}: as in {like.digest[:12]}" if like else what))
+        """Imports that were tried in `like`, with the same packages, are only looked up."""
+        known = [name for name in imports if like and name in like.imported]
+        untried = [name for name in imports if name not in known]
+        what = [f"importing {', '.join(known)}: as in {like.digest[:12]}"] if like else []
+        what += [f"importing {', '.join(untried)}"] if untried else []
+        self._report(Progress("preflight", None, "; ".join(what)))
         inspection = await inspect(
             interpreter_in(self._path),
             name=self._spec.name,
             variables=self._variables,
             cwd=self._path,
             prefix=self._path,
-            imports=() if like else imports,
-            needs=imports if like else (),
+            imports=untried,
+            needs=known,
             keep_open=self._keep_open,
         )
         raise_problems(inspection.problems, self._spec.name, inspection.versions)
         if like:
             inspection = replace(
-                inspection, accelerator=like.accelerator, torch_build=like.torch_build, sought=like.sought
+                inspection,
+                accelerator=inspection.accelerator or like.accelerator,
+                torch_build=inspection.torch_build or like.torch_build,
+                sought=_together(like.sought, inspection.sought),
             )
         self._report(Progress("preflight", 1.0, _summary(inspection, imports)))
         return inspection
@@ -207,6 +213,10 @@ def checked_imports(packages: Sequence[str]) -> tuple[str, ...]:
     named = {package_name(package) for package in packages}
     own_code = [module for module, package in IMPORTS.items() if package_name(package) in named]
     return (*(name for name in _CHECKED_IMPORTS if name in named), *sorted(set(own_code) - set(_CHECKED_IMPORTS)))
+
+
+def _together(there: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*there, *more)))
 
 
 def _summary(inspection: Inspection, imports: Sequence[str]) -> str:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bainmarie.catalog import ModelSpec
 from bainmarie.environments.checkpoint import is_training_checkpoint
 from bainmarie.environments.families import first_release
 from bainmarie.environments.model_files import is_hub_id, read_json
+from bainmarie.environments.training_folders import lacks_config, resolved
 from bainmarie.errors import BadRequest
 
 _MERGED = ("mergekit_config.yml", "merge_config.yaml", "merged_from.json")
+_CONFIGS = ("config.json", "adapter_config.json")
 _NUMBER = re.compile(r"\d+")
 
 Entry = Mapping[str, object]
@@ -63,12 +66,35 @@ def _folder(path: Path, base: str | None) -> Detected:
         return _gguf(gguf[0])
     if (path / "config.json").is_file():
         return _model(path)
+    if lacks_config(path):
+        return _merge_without_config(path, base)
+    if inner := sorted(folder.parent for folder in path.glob("*/*config.json") if folder.name in _CONFIGS):
+        raise BadRequest(
+            f"{path} is no model, but holds {', '.join(each.name for each in dict.fromkeys(inner))}",
+            hint=f"Give the folder itself: {inner[0]}",
+            code="not_a_model",
+        )
     names = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
     raise BadRequest(
         f"{path} is no model: it has neither config.json nor adapter_config.json; found there: {names}",
         hint="Give a folder that `save_pretrained` wrote.",
         code="not_a_model",
     )
+
+
+def _merge_without_config(path: Path, base: str | None) -> Detected:
+    """Weights alone, as some trainers leave them: config.json and tokenizer come from the base."""
+    completed = base or resolved(ModelSpec("m", model=str(path))).base
+    if not completed:
+        raise BadRequest(
+            f"{path} holds weights without config.json, and does not name the model that they were trained from",
+            hint="Say it: --base PATH|ID",
+            code="no_base",
+        )
+    there = Path(completed).expanduser()
+    named = str(there.absolute()) if there.is_dir() else completed
+    text = f"the weights of a model without config.json, completed by {named}"
+    return Detected("merged", text, {"model": str(path), "base": named})
 
 
 def _of_training(path: Path) -> Path | None:
@@ -121,6 +147,10 @@ def _model(path: Path, how: str = "") -> Detected:
     if not _has_chat_template(path):
         entry["prompt"] = "plain"
         remarks.append("It has no chat template: `prompt: plain` joins the texts of the messages.")
+    if not any(path.glob("*.safetensors")) and any(path.glob("pytorch_model*.bin")):
+        remarks.append(
+            "Its weights are a pickle, which can run code when it is opened. If you trust it: allow_pickle: true"
+        )
     if "auto_map" in config and not first_release(family):
         remarks.append("Only its own Python code knows this family. If you trust that code: trust_remote_code: true")
     return Detected(kind, how + text, entry, tuple(remarks))

@@ -53,19 +53,37 @@ def _check_file(spec: EnvironmentSpec, cwd: Path) -> Path:
     where = f"environment {spec.name!r}: `python_executable: {spec.python_executable}`"
     hint = "Give the interpreter itself, such as /path/to/venv/bin/python."
     if python.is_dir():
-        inside = [
-            candidate
-            for candidate in (python / "bin" / "python", python / "Scripts" / "python.exe")
-            if candidate.exists()
-        ]
-        raise EnvironmentFailed(
-            f"{where} is a directory", hint=f"Write {inside[0]}." if inside else hint, code="not_python"
-        )
+        raise EnvironmentFailed(f"{where} is a directory", hint=_inside(python) or hint, code="not_python")
     if not python.exists():
         raise EnvironmentFailed(f"{where} does not exist", hint=hint, code="not_python")
     if not os.access(python, os.X_OK):
         raise EnvironmentFailed(f"{where} is not executable", hint=hint, code="not_python")
     return python
+
+
+def _inside(folder: Path) -> str:
+    """What to write instead of a folder: the interpreter in it, or in the environments below it; empty without any."""
+    own = _interpreters(folder)
+    below = [
+        found
+        for pattern in ("envs/*", "*", ".*")
+        for path in sorted(folder.glob(pattern))
+        for found in _interpreters(path)
+    ]
+    if own and below:
+        return f"Write {own[0]}, or that of an environment in it: {', '.join(map(str, below))}."
+    if own or below:
+        return f"Write {', or '.join(map(str, own or below))}."
+    if (folder / "conda-meta").is_dir():
+        return f"It is a conda environment without Python: conda install -p {shlex.quote(str(folder))} python"
+    return ""
+
+
+def _interpreters(folder: Path) -> list[Path]:
+    """The interpreter of the environment in that folder: a venv's or conda's, here or on Windows."""
+    is_one = (folder / "pyvenv.cfg").is_file() or (folder / "conda-meta").is_dir()
+    places = ("bin/python", "Scripts/python.exe", "python.exe") if is_one else ()
+    return [folder / place for place in places if (folder / place).exists()][:1]
 
 
 def _check_identity(spec: EnvironmentSpec, python: Path, found: Inspection) -> None:

@@ -22,6 +22,7 @@ _NOT_CACHED = re.compile(r"Because ([\w.=-]+) (?:was not found in the cache|need
 _NO_VERSION = re.compile(
     r"(?:there is no version of|there are no versions of|only .* (?:is|are) available)", re.IGNORECASE
 )
+_AGAIN = re.compile(r" for url \((https?://[^)\s]*)\)")
 _DISK_FULL = re.compile(r"No space left on device|os error 28\b|disk full|os error 112\b", re.IGNORECASE)
 _READ_ONLY = re.compile(r"Read-only file system|Permission denied|os error (?:13|30)\b", re.IGNORECASE)
 _MOST_LINES = 12
@@ -61,8 +62,9 @@ def cause_lines(stderr: str) -> str:
 
 
 def one_line(causes: str) -> str:
-    """Cause lines as one sentence after the other."""
-    return " ".join(causes.replace("\n  cause: ", ": ").split())
+    """Cause lines as one sentence after the other, without an address in brackets that is named before."""
+    text = " ".join(causes.replace("\n  cause: ", ": ").split())
+    return _AGAIN.sub(lambda match: "" if f"`{match[1]}`" in text else match[0], text)
 
 
 def _classify(stderr: str, environment: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from bainmarie.environments.families import first_release, last_release
 from bainmarie.environments.model_files import model_directory, read_json
 from bainmarie.environments.needs import BITSANDBYTES, PEFT
 from bainmarie.environments.training_folders import adapter_folder
-from bainmarie.environments.transformers_release import numbers
+from bainmarie.environments.versions import numbers, unreleased
 from bainmarie.errors import EnvironmentFailed
 
 
@@ -55,15 +55,28 @@ def _adapter_misfit(model: ModelSpec, environment: Environment) -> EnvironmentFa
     except (OSError, ValueError):
         return None  # `check_model_files` says so
     saved = str(settings.get("peft_version") or "")
-    if numbers(saved)[:2] <= numbers(there)[:2]:  # a patch brings no new kinds of adapters and no new settings
+    least = _least(saved)
+    if least <= numbers(there)[:2]:
         return None
-    release = ".".join(map(str, numbers(saved)[:2]))
+    release = ".".join(map(str, least))
     return EnvironmentFailed(
         f"environment {environment.name!r}: peft {there} is older than the peft {saved} that saved the adapter of "
         f"model {model.name!r}, and would leave out settings that it does not know",
         hint=_mend(environment, f"peft>={release}"),
         code="version_too_old",
     )
+
+
+def _least(saved: str) -> tuple[int, ...]:
+    """The minor release of peft that an adapter needs; a patch brings no new kinds of adapters and no new settings.
+
+    What a development version saved may have settings that the release before it knows, or not: that release passes
+    here, and the worker, which can compare the settings, has the last word.
+    """
+    major, minor, patch = (*numbers(saved), 0, 0, 0)[:3]
+    if patch or not unreleased(saved):
+        return (major, minor)
+    return (major, minor - 1) if minor else (major - 1,)
 
 
 def _lacks(environment: Environment, package: str, tested: str, what: str, model: ModelSpec) -> EnvironmentFailed:

@@ -1,7 +1,7 @@
 """May this machine fetch a model from the hub? Asked before an environment is built for it.
 
 As the hub has it: HEAD of a file answers 200 or a redirect where it may be fetched; else 401, 403 or 404 with the
-header X-Error-Code (GatedRepo, RepoNotFound, EntryNotFound).
+header X-Error-Code (GatedRepo, RepoNotFound, RevisionNotFound, EntryNotFound).
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def _refused(spec: ModelSpec, status: int, error: str, has_token: bool) -> LoadF
         )
     if error == "EntryNotFound":
         text, hint = f"{spec.model} on the hub has no config.json", "Give a model in the Hugging Face format."
+    elif error == "RevisionNotFound":
+        text, hint = f"{spec.model} is on the hub, but its revision `main` is not", "Look at its page on the hub."
     else:
         text = f"there is no model {spec.model} on the hub that this machine may see"
         hint = f"Check `models: {spec.name}: model:`. A private one needs `hf auth login` or HF_TOKEN."

@@ -23,7 +23,8 @@ from bainmarie.environments.needs import (
 )
 from bainmarie.environments.remote_code import remote_code_reasons
 from bainmarie.environments.spec import EnvironmentSpec, Reason, package_name
-from bainmarie.environments.transformers_release import numbers, transformers_reasons
+from bainmarie.environments.transformers_release import transformers_reasons
+from bainmarie.environments.versions import numbers, unreleased
 
 __all__ = ["ACCELERATE", "BITSANDBYTES", "PEFT", "TORCH", "TRANSFORMERS", "engine_needs", "infer"]
 
@@ -123,15 +124,22 @@ def _adapters(models: Sequence[ModelSpec]) -> Iterator[Reason]:
     """One peft for all adapters of the worker: the tested one, or a newer one if an adapter was saved with it."""
     if not models:
         return
-    saved = [(str(_read(Path(str(m.adapter)) / "adapter_config.json").get("peft_version") or ""), m) for m in models]
-    newest, model = max(saved, key=lambda pair: numbers(pair[0]))
-    if numbers(newest) > numbers(PEFT):
-        release = ".".join(map(str, numbers(newest)))
-        why = f"model {model.name} has an adapter, saved with peft {newest}"
-        yield Reason(f"peft>={release}", why, "adapter_config.json")
-    else:
-        yield Reason(f"peft=={PEFT}", f"model {model.name} has an adapter", "adapter_config.json")
+    yield _peft(
+        {m.name: str(_read(Path(str(m.adapter)) / "adapter_config.json").get("peft_version") or "") for m in models}
+    )
     yield Reason(f"accelerate=={ACCELERATE}", "peft imports it", "bainmarie")
+
+
+def _peft(saved: Mapping[str, str]) -> Reason:
+    """`saved`: by model with an adapter, the version that saved it."""
+    newer = [name for name in saved if numbers(saved[name]) > numbers(PEFT)]
+    if not newer:
+        return Reason(f"peft=={PEFT}", f"model {next(iter(saved))} has an adapter", "adapter_config.json")
+    name = max(newer, key=lambda name: (not unreleased(saved[name]), numbers(saved[name])))
+    why = f"model {name} has an adapter, saved with peft {saved[name]}"
+    if unreleased(saved[name]):
+        return Reason(f"peft>={PEFT}", f"{why}, which may not be out yet: the newest there is", "adapter_config.json")
+    return Reason(f"peft>={'.'.join(map(str, numbers(saved[name])))}", why, "adapter_config.json")
 
 
 def _first_of_each(reasons: Iterator[Reason]) -> tuple[Reason, ...]:

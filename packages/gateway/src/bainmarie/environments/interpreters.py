@@ -56,7 +56,9 @@ async def find_interpreter(python: str, *, uv: str, variables: Mapping[str, str]
     plain = _PLAIN_VERSION.fullmatch(wish)
     if plain and tuple(map(int, wish.split(".")[:2])) < _OLDEST:
         raise EnvironmentFailed(
-            f"`python: {wish!r}` is too old: a worker needs Python 3.9 or newer", code="python_too_old"
+            f"`python: {wish!r}` is too old: a worker needs Python 3.9 or newer",
+            hint=f"Write a newer one, or leave it out: then it is {wished_version('')}.",
+            code="python_too_old",
         )
     if plain:
         own = Path(getattr(sys, "_base_executable", "") or sys.executable)

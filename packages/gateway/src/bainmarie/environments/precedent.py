@@ -2,7 +2,8 @@
 
 What an import does follows from the interpreter and from what it looks for. A preflight writes down every module and
 distribution that its imports have looked for, found or not (`sought`). Where two environments differ only in packages
-that nothing has looked for, the imports of the one tell those of the other, and take seconds less.
+that nothing has looked for, the imports of the one tell those of the other, and take seconds less. What the new one
+imports beyond that is tried in it, by itself.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ _HARMLESS = {"console_scripts", "gui_scripts"}
 
 
 def precedent(path: Path, imports: Iterable[str], siblings: Iterable[Environment]) -> Environment | None:
-    """The first of the finished siblings whose preflight holds for the new environment too; None where none does."""
-    for sibling in siblings:
-        if set(imports) <= set(sibling.imported) and _alike(path, sibling):
-            return sibling
-    return None
+    """Of the finished siblings whose preflight holds for the new environment too, the one that has tried most of its
+    imports; of equal ones the first. None where none has tried any.
+    """
+    wanted = set(imports)
+    by_use = sorted(siblings, key=lambda sibling: len(wanted & set(sibling.imported)), reverse=True)
+    useful = (sibling for sibling in by_use if wanted & set(sibling.imported))
+    return next((sibling for sibling in useful if _alike(path, sibling)), None)
 
 
 def _alike(path: Path, sibling: Environment) -> bool:

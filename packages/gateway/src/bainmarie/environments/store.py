@@ -18,10 +18,11 @@ from bainmarie.environments.bundle import Bundle
 from bainmarie.environments.commands import clean_variables
 from bainmarie.environments.completing import completed
 from bainmarie.environments.diagnosis import ImportsMissing
-from bainmarie.environments.environment import Environment, read_marker
+from bainmarie.environments.environment import Environment, interpreter_in, read_marker
 from bainmarie.environments.existing import verify
 from bainmarie.environments.file_locks import hold
 from bainmarie.environments.indexes import Indexes, indexes
+from bainmarie.environments.lock_file import pins
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.sweep import Verdict, last_use, note_use, sweep
 from bainmarie.errors import EnvironmentFailed
@@ -75,6 +76,19 @@ class EnvironmentStore:
             return saved
         await asyncio.to_thread(self._make_root, spec)
         return await self._lock(wish, spec, settings, uv.find_uv_bin(), report)
+
+    async def foresee(self, spec: EnvironmentSpec, report: Report) -> Environment:
+        """The environment that `ensure` would give, as far as is known of it before it is built: its versions.
+
+        Resolves the spec where that was not done before. EnvironmentFailed.
+        """
+        if spec.python_executable:
+            return await self._ensure(spec, report)
+        if found := await asyncio.to_thread(self.find, spec):
+            return found
+        lock = await self.lock(spec, report)
+        path = self._root / lock.digest
+        return Environment(spec.name, lock.digest, interpreter_in(path), path, versions=pins(lock.text))
 
     async def unpack(self, bundle: Bundle, wanted: Iterable[EnvironmentSpec], report: Report) -> Environment:
         """Make the environment of a bundle, without network. Specs among `wanted` that ask for just that have it then.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from bainmarie.catalog import ModelSpec
 from bainmarie.environments.families import first_release, last_release, plain_torch_since
 from bainmarie.environments.needs import OLDEST_TRANSFORMERS, TRANSFORMERS
 from bainmarie.environments.spec import Reason
+from bainmarie.environments.versions import numbers, unreleased
 
-_RELEASE = re.compile(r"\d+(?:\.\d+)*")
 _TESTED = f"transformers=={TRANSFORMERS}"
 
 
@@ -41,7 +40,7 @@ def _own_code(kind: str, saved_with: str) -> Iterator[Reason]:
         yield Reason(_TESTED, why, "config.json")
     elif written > tested:
         why = f"the model's own code was written for transformers {saved_with}"
-        yield Reason(f"transformers>={release}", why, "config.json")
+        yield _newer(saved_with, release, why)
     elif written < oldest:
         why = f"the model's own code was written for transformers {saved_with}; {release} is the oldest that fits torch"
         yield Reason(f"transformers=={release}.*", why, "config.json")
@@ -55,13 +54,13 @@ def _own_code(kind: str, saved_with: str) -> Iterator[Reason]:
 
 def _native(kind: str, saved_with: str, *, own_code: bool) -> Reason:
     since, last = first_release(kind), last_release(kind)
-    release = _RELEASE.match(saved_with)
+    saved = numbers(saved_with)
     if last:
         why = f"model_type {kind}: {last} is the last release that knows it"
         return Reason(f"transformers=={last}.*", why, "config.json")
-    if release and numbers(saved_with) > numbers(TRANSFORMERS):
+    if saved > numbers(TRANSFORMERS):
         why = f"model_type {kind}, saved with transformers {saved_with}, which is newer than the tested release"
-        return Reason(f"transformers>={release[0]}", why, "config.json")
+        return _newer(saved_with, ".".join(map(str, saved)), why)
     if since:
         known = f"model_type {kind}, known since {since}" if since != "4.30" else f"model_type {kind}"
         return Reason(_TESTED, f"{known}; the newest tested release reads what earlier ones wrote", "config.json")
@@ -72,13 +71,16 @@ def _native(kind: str, saved_with: str, *, own_code: bool) -> Reason:
     return Reason(f"transformers>={TRANSFORMERS}", why, "config.json")
 
 
+def _newer(saved_with: str, release: str, why: str) -> Reason:
+    """At least that release; for one that may not be out yet, the newest there is."""
+    if unreleased(saved_with):
+        return Reason(
+            f"transformers>={TRANSFORMERS}", f"{why} and may not be out yet: the newest there is", "config.json"
+        )
+    return Reason(f"transformers>={release}", why, "config.json")
+
+
 def _recurrent(kind: str) -> Iterator[Reason]:
     if since := plain_torch_since(kind):
         why = f"no compiled kernels (mamba-ssm, causal-conv1d): transformers runs {kind} without them since {since}"
         yield Reason("", why, "config.json")
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """The release numbers of a version; () where there are none."""
-    match = _RELEASE.match(version)
-    return tuple(map(int, match[0].split("."))) if match else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,13 +15,20 @@ from bainmarie.errors import BadRequest
 from bainmarie.settings.load import parse_settings
 
 _EMPTY = "version: 1\n"
-_PATHS = ("model", "adapter")
+_PATHS = ("model", "adapter", "base")
 
 
 def model_name(wanted: str) -> str:
     """A name that requests can use, made of a path's or hub id's last part."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", re.split(r"[/\\]", wanted.rstrip("/\\"))[-1]).strip("-._")
-    return name.removesuffix(".gguf").lower() or "model"
+    last = plain_letters(re.split(r"[/\\]", wanted.rstrip("/\\"))[-1].casefold())
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")
+    return name.removesuffix(".gguf") or "model"
+
+
+def plain_letters(text: str) -> str:
+    """Letters without their accents: \u00dc is U. Other alphabets stay."""
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 def with_model(text: str, file: Path, name: str, entry: Mapping[str, object]) -> str:

@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from bainmarie.errors import ConfigurationError
+from bainmarie.settings.edit import plain_letters
 from bainmarie.settings.load import parse_settings
 
 _RAW_WINDOWS = re.compile(r'"([A-Za-z]:\\(?!\\)[^"\n]*)"')
@@ -68,7 +69,7 @@ class _Conversion:
 
     def name(self, name: str, taken: Mapping[str, object]) -> str:
         """A name that requests can use."""
-        usable = re.sub(r"[^A-Za-z0-9._:/-]+", "-", name).strip("-._:/") or "model"
+        usable = re.sub(r"[^A-Za-z0-9._:/-]+", "-", plain_letters(name)).strip("-._:/") or "model"
         while usable in taken:
             usable += "-2"
         if usable != name:

@@ -269,6 +269,8 @@ class Group:
             return worker.state, worker.failure
         if worker.state is State.READY:
             return self.adapters.state(model.name), self.adapters.failure(model.name)
+        if worker.state is State.UNLOADED:
+            return self.adapters.state(model.name), self.adapters.failure(model.name)
         if worker.state is State.FAILED or self._in_use(model.name):
             return worker.state, worker.failure
         return State.UNLOADED, worker.failure
@@ -287,6 +289,8 @@ class Group:
         for group in self._before:
             await group.retired.wait()
         self._before = ()
+        if model.adapter is not None and self.worker.state is not State.READY:
+            await self.adapters.foresee(model, report, manual=manual)
         client = await self.worker.ready(report, manual=manual)
         if model.adapter is not None:
             await self.adapters.ready(model, client, manual=manual)

@@ -27,6 +27,9 @@ class Environments(Protocol):
     async def ensure(self, spec: EnvironmentSpec, report: Report) -> Environment:
         """The finished environment, built if need be. EnvironmentFailed."""
 
+    async def foresee(self, spec: EnvironmentSpec, report: Report) -> Environment:
+        """What `ensure` would give, with the versions that it would hold; nothing is built. EnvironmentFailed."""
+
 
 class Preparation:
     """Callable: the models that share a worker -> LaunchSpec."""

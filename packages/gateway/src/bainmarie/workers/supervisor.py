@@ -17,7 +17,7 @@ from bainmarie.errors import BainError, OverCapacity
 from bainmarie.events import EventBus
 from bainmarie.progress import Report
 from bainmarie.workers.accelerators import Accelerators
-from bainmarie.workers.adapter_check import check_adapter
+from bainmarie.workers.adapter_check import check_adapter, foresee_adapter
 from bainmarie.workers.adapters import Adapters
 from bainmarie.workers.admission import Admission
 from bainmarie.workers.adoption import take_over
@@ -74,6 +74,7 @@ class Supervisor:
         self._catalog = catalog
         self._home = home
         self._launcher = launcher
+        self._environments = environments
         self._events = events
         self._limits = limits
         self._back_off = back_off
@@ -252,13 +253,16 @@ class Supervisor:
         def check(model: ModelSpec) -> None:
             check_adapter(model, group.worker.info, self._catalog)
 
+        async def foresee(model: ModelSpec, report: Report) -> None:
+            await foresee_adapter(model, self._catalog, self._environments, report)
+
         group = Group(
             models,
             lambda changed: Worker(
                 models, self._prepare, self._launcher, changed, limits, back_off, admit, self._accelerators
             ),
             self._admission,
-            lambda changed: Adapters(models, check, changed, limits.adapter, back_off),
+            lambda changed: Adapters(models, foresee, check, changed, limits.adapter, back_off),
             announcer,
             limits,
             before,
