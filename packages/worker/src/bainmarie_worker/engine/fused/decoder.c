@@ -32,16 +32,20 @@ INLINE const change *changed(const state *s, int64_t row, int64_t at, int which)
     return found->down ? found : NULL;
 }
 
-/* A x of adapters, for matrices with one input: a phase of its own, and only where a row has one. */
+/* A x of adapters, for matrices with one input: a phase of its own, and only where a row has one. Few rows are shared by
+ * ranks. */
 static void reduce(state *s, int64_t at, const int *which, int count, const float *x) {
-    const int64_t rows = s->asked->rows, rank = s->asked->most_rank;
-    if (!rank) return;
-    for (int64_t p = piece(); p < count * rows; p = piece()) {
-        const int64_t m = p / rows, r = p % rows;
+    const int64_t rows = s->asked->rows, most = s->asked->most_rank;
+    if (!most) return;
+    const int64_t parts = count * rows < 2 * here.threads ? here.threads : 1;
+    const int64_t ranks = ((most + parts - 1) / parts + OUTPUTS - 1) / OUTPUTS * OUTPUTS;
+    for (int64_t p = piece(); p < count * rows * parts; p = piece()) {
+        const int64_t m = p / parts / rows, r = p / parts % rows, first = p % parts * ranks;
         const change *c = changed(s, r, at, which[m]);
-        if (!c) continue;
+        if (!c || first >= c->rank) continue;
         const int64_t in = s->model->layers[at].matrices[which[m]].in;
-        product(FLOAT32, c->down, in, 0, c->rank, x + r * in, 1, s->reduced + (m * rows + r) * rank, rank);
+        const int64_t last = first + ranks < c->rank ? first + ranks : c->rank;
+        product(FLOAT32, c->down, in, first, last, x + r * in, 1, s->reduced + (m * rows + r) * most + first, most);
     }
     meet((soon){0});
 }
