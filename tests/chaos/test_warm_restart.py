@@ -459,7 +459,7 @@ async def test_a_gateway_is_killed_at_any_moment_of_taking_over(tmp_path: Path, 
         for number in range(rounds):
             heir = Heir(house)
             await heir.has_the_socket()
-            await asyncio.sleep(0.2 * number / rounds)
+            await asyncio.sleep(0.02 * number / rounds)
             heir.process.kill()
             if "address" in await heir.end():
                 break
@@ -470,7 +470,7 @@ async def test_a_gateway_is_killed_at_any_moment_of_taking_over(tmp_path: Path, 
     measured(
         "a new gateway is killed while it takes over",
         "the old one serves on, with the same workers",
-        f"{before} of {before}, up to {1000 * 0.2 * before / rounds:.0f} ms after it had the socket: 0 loads, 0 failed",
+        f"{before} of {before}, up to {1000 * 0.02 * before / rounds:.0f} ms after it had the socket: 0 loads, 0 failed",
     )
 
 
