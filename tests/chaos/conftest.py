@@ -122,10 +122,15 @@ class House:
     async def fill_pool(self, name: str) -> None:
         """The gateway's pool of threads grows to its bound, one for each job that finds none idle."""
         own, threads, same = psutil.Process(self.process.pid), 0, 0
-        while same < 3:
-            await asyncio.gather(*(self.http.get(f"/api/models/{name}/plan") for _ in range(64)))
-            same = 0 if own.num_threads() > threads else same + 1
-            threads = own.num_threads()
+        open_before = own.num_fds()
+        async with httpx2.AsyncClient(base_url=self.http.base_url, timeout=120, trust_env=False) as http:
+            while same < 3:
+                await asyncio.gather(*(http.get(f"/api/models/{name}/plan") for _ in range(64)))
+                same = 0 if own.num_threads() > threads else same + 1
+                threads = own.num_threads()
+        async with asyncio.timeout(PATIENCE):
+            while own.num_fds() > open_before:  # until those connections are closed there too
+                await asyncio.sleep(0.01)
 
     def below(self) -> set[psutil.Process]:
         return set(psutil.Process(self.process.pid).children(recursive=True))
