@@ -37,17 +37,22 @@ Note = Callable[[str, list[int]], None]
 
 
 async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Response:
-    """Headers are sent when the first token of each choice is there: what fails before has an honest status."""
+    """Headers are sent when the first token of each choice is there: what fails before has an honest status.
+
+    RequestError where the queue does not take all choices: then it takes none.
+    """
     wish = asked.wish
-    streams = _submitted(engine, asked)
-    readings = [Reading(stream, asked.decode, wish.stop, asked.make_parser()) for stream in streams]
+    streams: list[TokenStream] = []
     try:
+        for sequence in asked.prompt.sequences(wish.n):
+            streams.append(engine.submit(sequence))
         for stream in streams:
             await stream.started()
     except BaseException:
         for stream in streams:
             stream.cancel()
         raise
+    readings = [Reading(stream, asked.decode, wish.stop, asked.make_parser()) for stream in streams]
     head: Json = asked.make_reply.head(model)
     replies: list[Reply] = [asked.make_reply(index) for index in range(wish.n)]
     if wish.stream:
@@ -59,19 +64,6 @@ async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Respon
             stream.cancel()
     _note(asked, readings, note)
     return JSONResponse(whole(head, replies, outcomes))
-
-
-def _submitted(engine: Engine, asked: Asked) -> list[TokenStream]:
-    """All sequences of the request, or none: RequestError where the queue does not take them all."""
-    streams: list[TokenStream] = []
-    try:
-        for sequence in asked.prompt.sequences(asked.wish.n):
-            streams.append(engine.submit(sequence))
-    except BaseException:
-        for stream in streams:
-            stream.cancel()
-        raise
-    return streams
 
 
 async def _read(reading: Reading, reply: Reply) -> Outcome:
