@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -163,6 +163,13 @@ ARCHITECTURES = (
         layer_types=["full_attention", "linear_attention"],
     ),
 )
+
+CAPTURED = tuple(
+    replace(known, path="captured", why="")
+    for known in ARCHITECTURES
+    if known.path == "packed" and known.name in ("llama", "gemma2", "gpt_oss", "qwen3_moe", "deepseek_v3")
+)
+"""By the way of CUDA devices; see `captured_way`."""
 
 BY_GENERATE = (
     Architecture(

@@ -9,9 +9,13 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.batch import Batch
+from bainmarie_worker.engine.captured.forward import Captured, captured
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part
+from bainmarie_worker.engine.packed import packed
 from bainmarie_worker.engine.sampling import Sampler
 from bainmarie_worker.engine.sequence import Drawn, Finish, Sampling, Sequence
 from bainmarie_worker.engine.ways import best_way
@@ -112,6 +116,23 @@ def way(model: Any) -> Forward:
     """The best way to compute it, as the runner chooses it."""
     found = best_way(model, CPU)
     assert not isinstance(found, str), found
+    return found
+
+
+def recorded(compute: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """What a capture is on a CUDA device: the operations as they were, on the same tensors, without the code that
+    asked for them."""
+    return make_fx(compute)()  # type: ignore[no-any-return]
+
+
+def captured_way(model: Any, room: int = PLENTY // 4, page: int = 4) -> Captured:
+    """The way of CUDA devices on this processor, where a capture is a record of operations."""
+    reference = probe.reference(model, CPU)
+    slower = packed(model, CPU, reference)
+    assert not isinstance(slower, str), slower
+    found = captured(model, slower, CPU, reference, recorded, page)
+    assert not isinstance(found, str), found
+    found.make_room(room)
     return found
 
 

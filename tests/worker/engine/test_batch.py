@@ -6,7 +6,9 @@ import pytest
 import torch
 from tests.worker.engine.driving import Watched, batch, finish, heard, steps, submit
 
+from bainmarie_worker.engine.captured.pages import Pages, Pool
 from bainmarie_worker.engine.keys_values import KeysValues
+from bainmarie_worker.engine.memory import NoRoom
 from bainmarie_worker.engine.sequence import Sampling
 from bainmarie_worker.errors import RequestError
 
@@ -227,3 +229,52 @@ def test_out_of_memory_gives_back_what_is_kept():
     again = heard([1, 2, 3], 2)
     finish(work, again)
     assert again.finish.cached == 0
+
+
+class Paged(Counting):
+    """Its memories share so many pages of four tokens."""
+
+    def __init__(self, pages):
+        super().__init__()
+        like = KeysValues()
+        like.reserve(4)
+        like.write(0, torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+        self.pool = Pool(like, (pages + 1) * 4 * 8, page=4)
+
+    def memory(self):
+        return Pages(self.pool)
+
+    def _one(self, part):
+        try:
+            part.memory.reserve(part.memory.length + len(part.tokens))
+        except NoRoom as error:
+            return error
+        return super()._one(part)
+
+
+def test_where_a_pass_has_no_room_the_youngest_waits():
+    forward = Paged(6)
+    work = batch(forward, forward.pool.bytes)
+    streams = [heard([10 * number, 10 * number + 1], 18) for number in range(1, 5)]
+    finish(work, *streams)
+    assert [stream.tokens for stream in streams] == [counted(stream) for stream in streams]
+    assert min(len(stream.tokens) for stream in streams) == 18
+
+
+def test_what_is_kept_goes_before_the_one_that_needs_its_room():
+    forward = Paged(6)
+    work = batch(forward, forward.pool.bytes)
+    kept, large = heard([50, 51], 9), heard([1, 2], 20)
+    finish(work, kept)
+    finish(work, large)
+    assert large.tokens == counted(large)
+
+
+def test_one_that_is_larger_than_all_the_room_fails_and_the_next_is_answered():
+    forward = Paged(6)
+    work = batch(forward, forward.pool.bytes, describe=lambda error, stream: RequestError(507, str(error), code="oom"))
+    large, small = heard([1, 2], 60), heard([1, 2, 3], 5)
+    finish(work, large)
+    assert "all 6 pages of 4 tokens are taken" in large.error.message
+    finish(work, small)
+    assert small.tokens == counted(small)

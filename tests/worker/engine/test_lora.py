@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.worker.engine.architectures import architecture, make
-from tests.worker.engine.driving import CPU, Watched, batch, finish, generated, heard, steps, submit
+from tests.worker.engine.driving import CPU, Watched, batch, captured_way, finish, generated, heard, steps, submit
 
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
+from bainmarie_worker.engine.captured.forward import Captured
 from bainmarie_worker.engine.fused.forward import Fused
 from bainmarie_worker.engine.ways import best_way
 
@@ -61,7 +62,7 @@ def _answer(model, prompt):
     return generated(model, prompt, TOKENS)
 
 
-@pytest.fixture(scope="module", params=["fused", "packed", "apart"])
+@pytest.fixture(scope="module", params=["fused", "captured", "packed", "apart"])
 def family(tmp_path_factory, request):
     import torch
     from peft import LoraConfig, get_peft_model
@@ -97,7 +98,7 @@ class Served:
 
     def __init__(self, family, *names):
         model = make(architecture("llama"))
-        forward = best_way(model, CPU, family.path)
+        forward = captured_way(model) if family.path == "captured" else best_way(model, CPU, family.path)
         assert not isinstance(forward, str)
         assert forward.path == family.path
         self.family = family
@@ -106,6 +107,8 @@ class Served:
         self.batch = batch(Adapted(self.watched, self.adapters))
         if isinstance(forward, Fused):  # which `Adapted` does not see through what watches it
             forward.weights = self.adapters.weights
+        if isinstance(forward, Captured):
+            forward.named = self.adapters.named
         for name in names:
             self.load(name)
 

@@ -40,6 +40,7 @@ class Adapters:
         self._peft: Any = None
         self._names: dict[str, str] = {}
         self._made = 0
+        self._changes = 0
         self._active: Adapter = None
         self._routing = Routing()
         self._weights: dict[str, Weights] = {}
@@ -76,6 +77,11 @@ class Adapters:
         if name not in self._weights:
             self._weights[name] = weights_of(self._model, name)
         return self._weights[name]
+
+    def named(self, path: str) -> tuple[str, int]:
+        """What stands for the weights of a loaded adapter; another one after any change of the set, which may move
+        them."""
+        return self._names[path], self._changes
 
     def load(self, path: str, report: Report) -> None:
         """Idempotent. LoadError `adapter_incomplete`, `adapter_mismatch`, `adapter_unsupported`, `package_missing`,
@@ -128,6 +134,7 @@ class Adapters:
     def _rest(self) -> None:
         """After a change of the set no adapter is on, whatever peft has made of it."""
         self._active = None
+        self._changes += 1
         self.mixed = self._mix and (self._peft is None or route(self._model, self._routing))
         if self._peft is not None:
             self._peft.base_model.disable_adapter_layers()

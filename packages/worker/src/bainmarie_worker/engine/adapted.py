@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 
 from bainmarie_worker.adapters import Adapters
+from bainmarie_worker.engine.captured.forward import Captured
 from bainmarie_worker.engine.fused.forward import Fused
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part
 
@@ -23,6 +24,8 @@ class Adapted:
         self._adapters = adapters
         if isinstance(forward, Fused):
             forward.weights = adapters.weights
+        if isinstance(forward, Captured):
+            forward.named = adapters.named
 
     def memory(self) -> Memory:
         return self._forward.memory()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -33,20 +33,46 @@ class Span:
     end: int
 
 
-@dataclass
-class _Pass:
-    spans: list[Span]
-    masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
+@dataclass(frozen=True)
+class Asked:
+    """What one layer asks of attention. Shapes as transformers has them, for the tokens of the pass only."""
+
+    layer: int
+    query: torch.Tensor
+    """[1, heads, tokens, size]."""
+    key: torch.Tensor
+    """[1, key heads, tokens, size]."""
+    value: torch.Tensor
+    """[1, key heads, tokens, value size]."""
+    scale: float
+    window: int | None
+    """A token looks at so many at the most, itself among them."""
+    softcap: float | None
+    """Scores are softcap * tanh(score / softcap), as Gemma 2 has them."""
+    sinks: torch.Tensor | None
+    """[heads]: one more score for each head, which takes its share of the softmax and gives no value (gpt-oss)."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether torch's own attention knows all of it."""
+        return self.softcap is None and self.sinks is None
 
 
-_now: _Pass | None = None
+class Pass(Protocol):
+    """One forward pass, as attention sees it."""
+
+    def attend(self, asked: Asked) -> torch.Tensor:
+        """Puts the new keys and values away; the result is [1, tokens, heads, value size]."""
+
+
+_now: Pass | None = None
 
 
 @contextmanager
-def under_way(spans: list[Span]) -> Iterator[None]:
-    """Inside, forward passes of models are packed ones over these spans. One at a time."""
+def under_way(work: Pass) -> Iterator[None]:
+    """Inside, forward passes of models are this one. One at a time."""
     global _now
-    _now = _Pass(spans)
+    _now = work
     try:
         yield
     finally:
@@ -87,51 +113,77 @@ def packed_attention(
     """`query` is [1, heads, tokens, size], `key` and `value` [1, key heads, tokens, size]: of the pass's tokens only.
     The result is [1, tokens, heads, value size], as transformers wants it.
 
-    `softcap` and sinks `s_aux` [heads] as Gemma 2 and gpt-oss have them. A position bias is not known here.
+    A position bias is not known here.
     """
     if _now is None:
         raise RuntimeError("packed attention outside of a packed pass")
     if kwargs.get("position_bias") is not None:
         raise NotImplementedError("attention with a position bias")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    heads, tokens = query.shape[1], query.shape[2]
-    whole: torch.Tensor | None = None
     layer: int = module.layer_idx  # type: ignore[assignment]
-    for span in _now.spans:
-        span.memory.write(layer, key[0, :, span.start : span.end], value[0, :, span.start : span.end])
-        total = span.memory.length + span.end - span.start
-        start = max(0, span.memory.length + 1 - sliding_window) if sliding_window else 0
-        keys, values = span.memory.read(layer, start, total)
-        asked = query[0, :, span.start : span.end]
-        window = sliding_window if sliding_window and total - start > sliding_window else None
-        if softcap is not None or s_aux is not None:
-            out = _written_out(asked, keys, values, window, scale, softcap, s_aux)
-        else:
-            out = _fused(asked, keys, values, window, scale)
-        if len(_now.spans) == 1:
-            return out.transpose(0, 1)[None], None
-        if whole is None:
-            whole = out.new_empty(1, tokens, heads, out.shape[-1])
-        whole[0, span.start : span.end] = out.transpose(0, 1)
-    assert whole is not None
-    return whole, None
+    return _now.attend(Asked(layer, query, key, value, scale, sliding_window or None, softcap, s_aux)), None
 
 
-def _fused(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None, scale: float
+class Spans:
+    """Implements `Pass`: sequences of any length side by side, each with its memory."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self._spans = spans
+        self._masks: dict[tuple[int, int, int | None, torch.device], torch.Tensor] = {}
+
+    def attend(self, asked: Asked) -> torch.Tensor:
+        if len(self._spans) == 1:
+            return self._of(self._spans[0], asked).transpose(0, 1)[None]
+        query = asked.query
+        whole = query.new_empty(1, query.shape[2], query.shape[1], asked.value.shape[-1])
+        for span in self._spans:
+            whole[0, span.start : span.end] = self._of(span, asked).transpose(0, 1)
+        return whole
+
+    def _of(self, span: Span, asked: Asked) -> torch.Tensor:
+        """[heads, tokens, value size] of one sequence."""
+        memory, window = span.memory, asked.window
+        new = slice(span.start, span.end)
+        memory.write(asked.layer, asked.key[0, :, new], asked.value[0, :, new])
+        tokens = span.end - span.start
+        total = memory.length + tokens
+        start = max(0, memory.length + 1 - window) if window else 0
+        keys, values = memory.read(asked.layer, start, total)
+        total -= start
+        window = window if window and total > window else None
+        query = asked.query[0, :, new]
+        if not asked.is_plain:
+            return _written_out(query, keys, values, self._mask(query, total, window), asked)
+        free = tokens == 1 or (total == tokens and window is None)
+        mask = None if free and not 1 < tokens <= _FEW else self._mask(query, total, window)
+        return _plain(query, keys, values, mask, asked.scale)
+
+    def _mask(self, query: torch.Tensor, total: int, window: int | None) -> torch.Tensor:
+        """[tokens, total], 0 where the last ones of `total` tokens may look and -inf elsewhere; made once a pass."""
+        tokens = query.shape[1]
+        key = (tokens, total, window, query.device)
+        if key not in self._masks:
+            allowed = torch.ones(tokens, total, dtype=torch.bool, device=query.device).tril(total - tokens)
+            if window is not None:
+                allowed = allowed.triu(total - tokens - window + 1)
+            self._masks[key] = query.new_zeros(tokens, total).masked_fill(~allowed, -torch.inf)
+        return self._masks[key]
+
+
+def _plain(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
     """[heads, tokens, value size] from query [heads, tokens, size], keys and values [key heads, all tokens, size].
 
-    The heads that share keys become rows of one product where there are few tokens, a stride of zero elsewhere.
+    Without a mask [tokens, all tokens], a lone token looks at all of them, and many, which are all there are, at those
+    before them. The heads that share keys become rows of one product where there are few tokens, a stride of zero
+    elsewhere.
     """
     heads, tokens, size = query.shape
-    shared, total = keys.shape[0], keys.shape[1]
+    shared = keys.shape[0]
     repeat = heads // shared
-    mask = None if tokens == 1 or (total == tokens and window is None) else _mask(query, tokens, total, window)
     if tokens <= _FEW:
         rows = query.reshape(1, shared, repeat * tokens, size)
-        if mask is None and tokens > 1:
-            mask = _mask(query, tokens, total, None)
         repeated = None if mask is None else mask.repeat(repeat, 1)
         out = F.scaled_dot_product_attention(rows, keys[None], values[None], attn_mask=repeated, scale=scale)
     else:
@@ -147,38 +199,22 @@ def _fused(
 
 
 def _written_out(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    window: int | None,
-    scale: float,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, asked: Asked
 ) -> torch.Tensor:
-    """As `_fused`, with caps on the scores (softcap * tanh(score / softcap)) and one more score for each head, which
-    takes its share of the softmax and gives no value."""
-    heads, tokens, _ = query.shape
-    repeat = heads // keys.shape[0]
-    scores = query @ keys.repeat_interleave(repeat, 0).transpose(1, 2) * scale
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores + _mask(query, tokens, keys.shape[1], window)
-    if sinks is not None:
-        scores = torch.cat((scores, sinks.to(scores.dtype).reshape(-1, 1, 1).expand(-1, tokens, 1)), dim=-1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    if sinks is not None:
-        weights = weights[..., :-1]
+    """As `_plain`, with caps on the scores and with sinks."""
+    repeat = len(query) // len(keys)
+    scores = query @ keys.repeat_interleave(repeat, 0).transpose(1, 2) * asked.scale
+    weights = capped_softmax(scores, mask, asked)
     return weights @ values.repeat_interleave(repeat, 0)
 
 
-def _mask(like: torch.Tensor, tokens: int, total: int, window: int | None) -> torch.Tensor:
-    """[tokens, total], 0 where the last `tokens` of `total` tokens may look and -inf elsewhere; made once a pass."""
-    assert _now is not None
-    made = _now.masks.get((tokens, total, window))
-    if made is None:
-        allowed = torch.ones(tokens, total, dtype=torch.bool, device=like.device).tril(total - tokens)
-        if window is not None:
-            allowed = allowed.triu(total - tokens - window + 1)
-        made = torch.zeros(tokens, total, dtype=like.dtype, device=like.device).masked_fill(~allowed, -torch.inf)
-        _now.masks[(tokens, total, window)] = made
-    return made
+def capped_softmax(scores: torch.Tensor, mask: torch.Tensor, asked: Asked) -> torch.Tensor:
+    """Weights from scores [..., heads, tokens, all tokens], with a cap on the scores and with sinks."""
+    if asked.softcap is not None:
+        scores = torch.tanh(scores / asked.softcap) * asked.softcap
+    scores = scores + mask
+    if asked.sinks is None:
+        return scores.softmax(-1, dtype=torch.float32).to(asked.query.dtype)
+    sinks = asked.sinks.to(scores.dtype).reshape(-1, 1, 1).expand(*scores.shape[:-1], 1)
+    weights = torch.cat((scores, sinks), dim=-1).softmax(-1, dtype=torch.float32)
+    return weights[..., :-1].to(asked.query.dtype)

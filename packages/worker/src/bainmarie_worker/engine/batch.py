@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from bainmarie_worker.engine import scheduler
 from bainmarie_worker.engine.costs import Costs
 from bainmarie_worker.engine.lookup import Lookup
-from bainmarie_worker.engine.memory import Computed, Forward, Part
+from bainmarie_worker.engine.memory import Computed, Forward, NoRoom, Part
 from bainmarie_worker.engine.prefixes import Prefixes, common
 from bainmarie_worker.engine.running import Running
 from bainmarie_worker.engine.sampling import Sampler
@@ -83,18 +83,23 @@ class Batch:
         started = time.perf_counter()
         results = self._run(parts)
         self._costs.note(parts, time.perf_counter() - started)
+        short = any(isinstance(result, NoRoom) for result in results) and self._give_way()
         for one, part, result in zip(moving, parts, results):
-            self._advance(one, part, result)
+            if short and isinstance(result, NoRoom):
+                _forget_frames(result)
+            elif not short or one in self._running:
+                self._advance(one, part, result)
 
     def _run(self, parts: list[Part]) -> list[Computed]:
         """One pass; where a packed one failed, one for each of its parts, so that only the guilty one fails."""
         results = self._forward.run(parts)
         if not self._forward.packs or len(parts) == 1:
             return results
-        return [
-            self._forward.run([part])[0] if isinstance(result, Exception) else result
-            for part, result in zip(parts, results)
-        ]
+        for place, result in enumerate(results):
+            if isinstance(result, Exception):
+                _forget_frames(result)
+                results[place] = self._forward.run([parts[place]])[0]
+        return results
 
     def _parts(self) -> tuple[list[Running], list[Part]]:
         """Who moves on in this pass, those with one adapter side by side, and with which tokens."""
@@ -133,6 +138,7 @@ class Batch:
     def _fail(self, one: Running, error: Exception) -> None:
         self._running.remove(one)
         known = self._describe(error, one.stream)
+        _forget_frames(error)
         if known.code == "out_of_memory":
             self._prefixes.shrink(0)
             self._forward.free()
@@ -213,7 +219,26 @@ class Batch:
     def _make_room(self) -> None:
         """Where the running ones together are too large: the youngest gives its memory back and begins again later."""
         while len(self._running) > 1 and self._held() > self._limit:
-            youngest = self._running.pop()
-            youngest.restart(self._forward.memory())  # nothing is drawn again: its tokens so far become its prompt
-            self._preempted.appendleft(youngest)
+            self._preempt(self._running[-1])
         self._shrink_prefixes()
+
+    def _give_way(self) -> bool:
+        """Lets something go where a pass had no room; False where there is nothing but the one that had none."""
+        if self._prefixes.bytes:
+            self._prefixes.shrink(0)
+            return True
+        if len(self._running) > 1:
+            self._preempt(self._running[-1])
+            return True
+        return False
+
+    def _preempt(self, one: Running) -> None:
+        """It begins again when there is room. Nothing is drawn again: its tokens so far become its prompt."""
+        self._running.remove(one)
+        one.restart(self._forward.memory())
+        self._preempted.appendleft(one)
+
+
+def _forget_frames(error: Exception) -> None:
+    """Frames of the pass hold its memories, and those of the step the error: together they would stay for long."""
+    error.__traceback__ = None

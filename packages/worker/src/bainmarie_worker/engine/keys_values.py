@@ -24,6 +24,11 @@ class KeysValues:
     def bytes(self) -> int:
         return sum(k.nbytes + v.nbytes for layer in self._layers if layer is not None for k, v in [layer])
 
+    @property
+    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor] | None]:
+        """Keys and values [heads, capacity, size]; None for a layer that has kept nothing."""
+        return self._layers
+
     def reserve(self, tokens: int) -> None:
         """Makes room for `tokens` in all. Growing copies what there is."""
         if tokens <= self._capacity:

@@ -8,6 +8,10 @@ from typing import Any, Protocol, Union
 from bainmarie_worker.engine.sequence import Adapter
 
 
+class NoRoom(MemoryError):
+    """A memory cannot grow as long as the others are as large as they are. Nothing has moved on."""
+
+
 class Memory(Protocol):
     """What a model remembers of the tokens of one sequence that are computed."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bainmarie_worker.errors import LoadError
 
-PATHS = ("auto", "fused", "packed", "apart", "generate")
+PATHS = ("auto", "fused", "captured", "packed", "apart", "generate")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class EngineOptions:
     speculate: bool = True
     """Guess tokens from the prompt where that pays."""
     path: str = "auto"
-    """`auto` takes the best way that the model can go; else fused | packed | apart | generate."""
+    """`auto` takes the best way that the model can go; else fused | captured | packed | apart | generate."""
 
     @staticmethod
     def read(options: Mapping[str, Any]) -> EngineOptions:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bainmarie_worker.engine import probe
-from bainmarie_worker.engine.attention import NAME, PackedCache, Span, packed_attention, under_way
+from bainmarie_worker.engine.attention import NAME, PackedCache, Pass, Span, Spans, packed_attention, under_way
 from bainmarie_worker.engine.keys_values import KeysValues
 from bainmarie_worker.engine.memory import Computed, Logits, Part
 
@@ -61,27 +61,32 @@ class Packed:
             wanted += range(len(tokens) - part.wanted, len(tokens))
             spans.append(Span(part.memory, start, len(tokens)))
             part.memory.reserve(held + len(part.tokens))
-        with under_way(spans):
-            logits = self._logits(tokens, positions, wanted)
+        here = {"device": self._device}
+        logits = self.logits(
+            Spans(spans),
+            torch.tensor(tokens, **here),
+            torch.tensor(positions, **here),
+            torch.tensor(wanted or [0], **here),
+        )
         for part in parts:
             part.memory.length += len(part.tokens)
-        return list(logits.split([part.wanted for part in parts]))
+        return list(logits[: len(wanted)].split([part.wanted for part in parts]))
 
-    def _logits(self, tokens: list[int], positions: list[int], wanted: list[int]) -> torch.Tensor:
-        """[len(wanted), vocabulary]."""
-        places = torch.tensor(wanted or [0], device=self._device)
-        options = {self._keep: places} if self._keep else {}
-        output = self._model(
-            input_ids=torch.tensor([tokens], device=self._device),
-            position_ids=torch.tensor([positions], device=self._device),
-            past_key_values=self._cache,
-            use_cache=True,
-            **options,
-        )
+    def logits(
+        self, work: Pass, tokens: torch.Tensor, positions: torch.Tensor, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """[places, vocabulary] of one pass over tokens at these positions; without `places` after all of them."""
+        keep = {self._keep: places} if self._keep and places is not None else {}
+        with under_way(work):
+            output = self._model(
+                input_ids=tokens[None],
+                position_ids=positions[None],
+                past_key_values=self._cache,
+                use_cache=True,
+                **keep,
+            )
         logits: torch.Tensor = output.logits[0]
-        if not self._keep:
-            logits = logits[places]
-        return logits[: len(wanted)]
+        return logits if keep or places is None else logits[places]
 
 
 def packed(model: Any, device: torch.device, reference: probe.Reference, why: str = "") -> Packed | str:

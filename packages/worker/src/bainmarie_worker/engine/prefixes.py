@@ -81,9 +81,8 @@ class Prefixes:
 
     def shrink(self, most: int) -> None:
         """Drops entries, the longest unused first, until they take at most `most` bytes."""
-        held = self.bytes
-        while self._kept and held > most:
-            held -= self._kept.pop(0).memory.bytes
+        while self._kept and self.bytes > most:
+            self._kept.pop(0)
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:

@@ -11,6 +11,7 @@ import torch
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
 from bainmarie_worker.engine.batch import Batch
+from bainmarie_worker.engine.captured.forward import Captured
 from bainmarie_worker.engine.cores import Cores
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.library import Library
@@ -27,9 +28,9 @@ from bainmarie_worker.loading import Loaded, is_out_of_memory
 class TransformersRunner:
     """Implements `Runner`. Made and used on the engine's thread only.
 
-    Four ways, the first that fits: fused (all sequences in one call of compiled code), packed (in one pass of the
-    model's own code), apart (a pass for each sequence), and the library's own `generate()`. `info["engine_path"]` and
-    `info["engine_path_reason"]` say which, and why no better one.
+    The first way that fits: fused (all sequences in one call of compiled code) or captured (in passes that a CUDA
+    device repeats), packed (in one pass of the model's own code), apart (a pass for each sequence), and the library's
+    own `generate()`. `info["engine_path"]` and `info["engine_path_reason"]` say which, and why no better one.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class TransformersRunner:
             self._loop.warm()
             way, why = "generate", forward
         else:
+            if isinstance(forward, Captured):
+                cache_bytes = forward.make_room(cache_bytes)
             adapted = Adapted(forward, self._adapters)
             self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes, options.speculate)
             way, why = forward.path, forward.why

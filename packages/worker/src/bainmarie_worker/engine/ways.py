@@ -1,5 +1,5 @@
-"""The ways in which a model can be computed, best first: fused, packed, apart, and at last the library's own
-`generate()`."""
+"""The ways in which a model can be computed, best first: fused (processors) or captured (CUDA), packed, apart, and at
+last the library's own `generate()`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.apart import apart
+from bainmarie_worker.engine.captured.forward import captured
 from bainmarie_worker.engine.fused.forward import Fused, fused
 from bainmarie_worker.engine.memory import Forward
 from bainmarie_worker.engine.packed import Packed, packed
@@ -39,10 +40,14 @@ def _found(model: Any, device: torch.device, wish: str) -> Forward | str:
     except Exception as error:  # noqa: BLE001 - foreign code; generate() may know how to call it
         return f"its forward pass fails: {type(error).__name__}: {error}"
     why = "" if wish == "auto" else f"the option path is {wish}"
-    if wish in ("auto", "fused", "packed"):
+    if wish in ("auto", "fused", "captured", "packed"):
+        before = model.config._attn_implementation
         fast = packed(model, device, reference, why)
         if not isinstance(fast, str):
-            return fast if wish == "packed" else _fused(model, device, reference, fast, wish)
+            found = fast if wish == "packed" else _faster(model, device, reference, fast, wish)
+            if isinstance(found, str):
+                model.set_attn_implementation(before)
+            return found
         why = fast
     if wish in ("auto", "apart"):
         own = apart(model, device, reference, why)
@@ -52,11 +57,15 @@ def _found(model: Any, device: torch.device, wish: str) -> Forward | str:
     return why
 
 
-def _fused(model: Any, device: torch.device, reference: probe.Reference, packed: Packed, wish: str) -> Forward | str:
-    if device.type != "cpu":
-        return packed if wish == "auto" else "compiled code is for the processor"
-    better = fused(model, packed, reference)
+def _faster(model: Any, device: torch.device, reference: probe.Reference, packed: Packed, wish: str) -> Forward | str:
+    """Fused or captured, as the device has it. Where neither goes: packed, or why not, where one of them is wished."""
+    way = {"cpu": "fused", "cuda": "captured"}.get(device.type, "")
+    if wish not in ("auto", way):
+        return "compiled code is for processors" if wish == "fused" else "captured passes are for CUDA devices"
+    if not way:
+        return packed
+    better = fused(model, packed, reference) if way == "fused" else captured(model, packed, device, reference)
     if isinstance(better, str) and wish == "auto":
-        packed.why = f"not fused: {better}"
+        packed.why = f"not {way}: {better}"
         return packed
     return better

@@ -1,0 +1,1 @@
+"""Passes over few tokens that an accelerator replays: captured once, launched as a whole."""
