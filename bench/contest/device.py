@@ -300,8 +300,8 @@ def main() -> int:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"
     billions = model.num_parameters() / 1e9
     print(
-        f"## The engine on {name}\n\n{billions:.2f} billion parameters in bf16, random; memory read {rate / 1e9:.0f} GB/s, "
-        f"so {ceiling:.1f} tok/s at the most; torch {torch.__version__}, transformers {transformers.__version__}; "
+        f"## The engine on {name}\n\n{billions:.2f} billion parameters in bf16, random; memory read {rate / 1e9:.0f} "
+        f"GB/s, so {ceiling:.1f} tok/s at the most; torch {torch.__version__}, transformers {transformers.__version__}; "
         f"medians of {options.times}."
     )
     table("transformers", own_rows(model, options.short), options.times, ceiling)
