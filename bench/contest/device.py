@@ -301,8 +301,8 @@ def main() -> int:
     billions = model.num_parameters() / 1e9
     print(
         f"## The engine on {name}\n\n{billions:.2f} billion parameters in bf16, random; memory read {rate / 1e9:.0f} "
-        f"GB/s, so {ceiling:.1f} tok/s at the most; torch {torch.__version__}, transformers {transformers.__version__}; "
-        f"medians of {options.times}."
+        f"GB/s, so {ceiling:.1f} tok/s at the most; torch {torch.__version__}, transformers "
+        f"{transformers.__version__}; medians of {options.times}."
     )
     table("transformers", own_rows(model, options.short), options.times, ceiling)
     ours = Ours(model, device)
