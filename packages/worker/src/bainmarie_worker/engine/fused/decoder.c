@@ -281,7 +281,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t rows = asked->rows > asked->wanted ? asked->rows : asked->wanted, most = widest(m);
     const int64_t threads = asked->threads < MOST_THREADS ? asked->threads : MOST_THREADS;
     const int64_t group = m->heads / m->key_heads, queries_most = group > QUERIES ? group : QUERIES;
-    const int64_t by_products = 2 * rows * (PIECE + LANES), by_attention = queries_most * (SHARE + 2 * m->size + 2);
+    const int64_t by_products = 2 * rows * (PIECE + LANES), by_attention = queries_most * (SHARE + 2 * m->size + 2) + 16 * m->size + 16;
     state s = {.model = m, .asked = asked};
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
     const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;

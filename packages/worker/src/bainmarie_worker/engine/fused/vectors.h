@@ -17,7 +17,7 @@
 #define OUTPUTS 4 /* of one tile */
 #define AHEAD 4096 /* bytes of weights that are under way at least */
 
-#if defined(__AVX512BF16__) && LANES == 16
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && LANES == 16
 #include <immintrin.h>
 #define HAS_DOT 1
 #else
