@@ -30,6 +30,8 @@ _KEPT = 48
 """Captures."""
 _REMEMBERED = 1024
 """Shapes whose passes are counted."""
+_GATHERED = 1 << 16
+"""Keys of all rows together that may be put together for one layer."""
 _TRIED = 64 << 20
 """Bytes of pages for the proof."""
 
@@ -63,6 +65,7 @@ class Captured:
         self._graphs: OrderedDict[Shape, tuple[Inputs, Compute]] = OrderedDict()
         self._seen: dict[Shape, int] = {}
 
+    @torch.no_grad()
     def make_room(self, room: int) -> int:
         """Gives keys and values so many bytes, after one pass that tells their shapes; memories made before are void.
 
@@ -80,7 +83,7 @@ class Captured:
         return Pages(self._pool)
 
     def run(self, parts: list[Part]) -> list[Computed]:
-        if not self.paged and sum(len(part.tokens) for part in parts) > self.most:
+        if not self.paged and self._is_large(parts):
             return self._packed.run(parts)
         try:
             return list(self._pass(parts))
@@ -104,6 +107,12 @@ class Captured:
         for part in parts:
             part.memory.length += len(part.tokens)
         return logits
+
+    def _is_large(self, parts: list[Part]) -> bool:
+        """Whether putting each token's pages together would take more memory than it is worth."""
+        tokens = sum(len(part.tokens) for part in parts)
+        longest = max(part.memory.length + len(part.tokens) for part in parts)
+        return tokens > self.most or _power(tokens) * longest > _GATHERED
 
     def _many(self, parts: list[Part]) -> list[Logits]:
         """Prompts: each sequence's tokens look together."""

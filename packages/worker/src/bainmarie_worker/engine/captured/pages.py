@@ -9,7 +9,7 @@ from bainmarie_worker.engine.memory import NoRoom
 
 PAGE = 256
 """Tokens of a page: what torch's paged attention asks for."""
-_FIRST = 64
+_FIRST = 16
 """Pages at the beginning."""
 
 
