@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from bainmarie_worker.engine.memory import Memory
+from bainmarie_worker.engine.own_passes import CHUNK
 from bainmarie_worker.engine.sequence import Adapter
 
 _TAIL = 64
@@ -17,9 +18,22 @@ _TAIL = 64
 _CHUNK = 512
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Sequences of one kind may begin with what others of it have computed."""
+
+    adapter: Adapter = None
+    own: bool = False
+    """They have passes of their own: then it is whole chunks that they begin with."""
+
+    def usable(self, tokens: int) -> int:
+        """With so many of the first `tokens`, where those are common."""
+        return tokens // CHUNK * CHUNK if self.own else tokens
+
+
 @dataclass
 class _Kept:
-    adapter: Adapter
+    kind: Kind
     ids: list[int]
     memory: Memory
 
@@ -29,7 +43,7 @@ Found = tuple[int, Optional[Memory]]
 
 
 class Prefixes:
-    """Entries by use, the longest unused first. They depend on the adapter, so they are never shared between two."""
+    """Entries by use, the longest unused first; never shared between two kinds."""
 
     def __init__(self) -> None:
         self._kept: list[_Kept] = []
@@ -38,17 +52,18 @@ class Prefixes:
     def bytes(self) -> int:
         return sum(entry.memory.bytes for entry in self._kept)
 
-    def longest(self, adapter: Adapter, ids: Sequence[int]) -> int:
+    def longest(self, kind: Kind, ids: Sequence[int]) -> int:
         """How many of the first `ids` the best entry has."""
-        return max((common(entry.ids, ids) for entry in self._kept if entry.adapter == adapter), default=0)
+        return kind.usable(max((common(entry.ids, ids) for entry in self._kept if entry.kind == kind), default=0))
 
-    def take(self, adapter: Adapter, ids: Sequence[int]) -> Found:
+    def take(self, kind: Kind, ids: Sequence[int]) -> Found:
         """The longest beginning of `ids` that an entry holds or can be cut to; at least one token is left to compute.
 
         An entry that goes on in another way by more than a few tokens stays, and is copied.
         """
         most = len(ids) - 1
-        ranked = [(min(common(entry.ids, ids), most), entry) for entry in self._kept if entry.adapter == adapter]
+        kept = [entry for entry in self._kept if entry.kind == kind]
+        ranked = [(kind.usable(min(common(entry.ids, ids), most)), entry) for entry in kept]
         for length, entry in sorted(ranked, key=lambda pair: -pair[0]):
             if length == 0:
                 break
@@ -64,20 +79,20 @@ class Prefixes:
                 return length, memory
         return 0, None
 
-    def put(self, adapter: Adapter, ids: list[int], memory: Memory) -> None:
+    def put(self, kind: Kind, ids: list[int], memory: Memory) -> None:
         """Keeps a memory that holds exactly `ids`. An entry that is only a beginning of it is dropped."""
         if not ids:
             return
         self._kept = [
             entry
             for entry in self._kept
-            if entry.adapter != adapter or len(entry.ids) > len(ids) or common(entry.ids, ids) < len(entry.ids)
+            if entry.kind != kind or len(entry.ids) > len(ids) or common(entry.ids, ids) < len(entry.ids)
         ]
-        self._kept.append(_Kept(adapter, ids, memory))
+        self._kept.append(_Kept(kind, ids, memory))
 
     def drop(self, adapter: Adapter) -> None:
         """Forgets one adapter's entries."""
-        self._kept = [entry for entry in self._kept if entry.adapter != adapter]
+        self._kept = [entry for entry in self._kept if entry.kind.adapter != adapter]
 
     def shrink(self, most: int) -> None:
         """Drops entries, the longest unused first, until they take at most `most` bytes."""
