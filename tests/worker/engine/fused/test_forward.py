@@ -63,6 +63,15 @@ def test_it_computes_what_the_model_computes(known, dtype, bits):
         assert distance(got, wanted) < NEAR[dtype]
 
 
+def test_int8_weights_of_a_float32_model_are_left_to_its_own_code():
+    """Whose product is exact to float32; the compiled one is made of bf16 numbers."""
+    model = make(FUSED[0])
+    pack(model, 8)
+    forward = way(model)
+    assert forward.path == "packed"
+    assert forward.why.startswith("not fused: torch.int8 weights in a float32 model")
+
+
 @pytest.mark.parametrize("known", FUSED, ids=lambda known: known.title)
 def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known):
     forward = way(make(known).to(torch.bfloat16))
