@@ -111,6 +111,14 @@ def test_a_beginning_of_a_longer_one_is_dropped_and_another_branch_is_not():
     assert prefixes.longest(BASE, [1, 2, 3]) == 3
 
 
+def test_the_next_best_is_taken_where_the_best_cannot_be_cut():
+    prefixes = kept([1, 2, 3, 4], [1, 2], [1, 9], made=Stiff)
+    length, found = prefixes.take(BASE, [1, 2, 3, 5])
+    assert (length, held(found)) == (2, [1, 2])
+    assert prefixes.take(BASE, [1, 2, 3, 5]) == (0, None)
+    assert prefixes.longest(BASE, [1, 2, 3, 5]) == 3
+
+
 def test_drop_forgets_one_adapter():
     told = [n % 7 for n in range(CHUNK)]
     prefixes = kept(told)

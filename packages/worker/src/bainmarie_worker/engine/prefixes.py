@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from bainmarie_worker.engine.memory import Memory
 from bainmarie_worker.engine.own_passes import CHUNK
@@ -18,8 +18,7 @@ _TAIL = 64
 _CHUNK = 512
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """Sequences of one kind may begin with what others of it have computed."""
 
     adapter: Adapter = None
@@ -31,11 +30,13 @@ class Kind:
         return tokens // CHUNK * CHUNK if self.own else tokens
 
 
-@dataclass
+@dataclass(eq=False)
 class _Kept:
     kind: Kind
     ids: list[int]
     memory: Memory
+    bytes: int
+    """Of the memory, which does not grow while it is kept."""
 
 
 Found = tuple[int, Optional[Memory]]
@@ -50,21 +51,21 @@ class Prefixes:
 
     @property
     def bytes(self) -> int:
-        return sum(entry.memory.bytes for entry in self._kept)
+        return sum(entry.bytes for entry in self._kept)
 
     def longest(self, kind: Kind, ids: Sequence[int]) -> int:
         """How many of the first `ids` the best entry has."""
-        return kind.usable(max((common(entry.ids, ids) for entry in self._kept if entry.kind == kind), default=0))
+        return kind.usable(_best([entry for entry in self._kept if entry.kind == kind], ids)[0])
 
     def take(self, kind: Kind, ids: Sequence[int]) -> Found:
         """The longest beginning of `ids` that an entry holds or can be cut to; at least one token is left to compute.
 
         An entry that goes on in another way by more than a few tokens stays, and is copied.
         """
-        most = len(ids) - 1
-        kept = [entry for entry in self._kept if entry.kind == kind]
-        ranked = [(kind.usable(min(common(entry.ids, ids), most)), entry) for entry in kept]
-        for length, entry in sorted(ranked, key=lambda pair: -pair[0]):
+        left = [entry for entry in self._kept if entry.kind == kind]
+        while left:
+            shared, place = _best(left, ids[:-1])
+            length, entry = kind.usable(shared), left.pop(place)
             if length == 0:
                 break
             if len(entry.ids) - length <= _TAIL:
@@ -83,12 +84,8 @@ class Prefixes:
         """Keeps a memory that holds exactly `ids`. An entry that is only a beginning of it is dropped."""
         if not ids:
             return
-        self._kept = [
-            entry
-            for entry in self._kept
-            if entry.kind != kind or len(entry.ids) > len(ids) or common(entry.ids, ids) < len(entry.ids)
-        ]
-        self._kept.append(_Kept(kind, ids, memory))
+        self._kept = [entry for entry in self._kept if entry.kind != kind or entry.ids != ids[: len(entry.ids)]]
+        self._kept.append(_Kept(kind, ids, memory, memory.bytes))
 
     def drop(self, adapter: Adapter) -> None:
         """Forgets one adapter's entries."""
@@ -98,7 +95,20 @@ class Prefixes:
         """Drops entries, the longest unused first, until they take at most `most` bytes."""
         held = self.bytes
         while self._kept and held > most:
-            held -= self._kept.pop(0).memory.bytes
+            held -= self._kept.pop(0).bytes
+
+
+def _best(entries: Sequence[_Kept], ids: Sequence[int]) -> tuple[int, int]:
+    """(how many of the first `ids` an entry has at most, the place of the first such entry)."""
+    most = best = 0
+    for place, entry in enumerate(entries):
+        if most == len(ids):
+            break
+        if most < len(entry.ids) and entry.ids[most] == ids[most]:  # else it cannot have more
+            shared = common(entry.ids, ids)
+            if shared > most:
+                most, best = shared, place
+    return most, best
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:
