@@ -1,4 +1,4 @@
-"""Passes that depend on their sequence alone, for requests whose answer must not depend on what else runs.
+"""Passes that depend on their sequence alone, for requests whose answer must not depend on what else is in the batch.
 
 A product of one row is rounded otherwise than one of eight, and a prompt otherwise where it is cut elsewhere. So, on a
 way whose rows depend on their company (see `Independent`), a sequence with a seed is computed by itself: its prompt in
