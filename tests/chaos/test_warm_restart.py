@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import httpx2
 import psutil
 import pytest
 from tests.chaos.conftest import House, Measured, at, model, nothing_left, running, times
+from tests.chaos.replacing import Stream, alive, another, starts, two_models
 from tests.chaos.test_reload import read_anew
 from tests.conftest import BAIN, clean_environ
 
@@ -25,79 +24,6 @@ from bainmarie.workers.records import Records
 
 SURVIVE = {"workers": {"survive": "120s"}}
 """Longer than any start of a gateway; what is left at the end of a test is ended with it."""
-
-
-@asynccontextmanager
-async def another(house: House, *options: str) -> AsyncIterator[dict[str, Any]]:
-    """A further gateway of that home; what it says when it serves or gives up. It is told to stop at the end."""
-    with (house.folder / "another.log").open("a") as log:
-        process = await asyncio.to_thread(
-            subprocess.Popen,
-            [str(BAIN), "up", "--announce", *options, "--config", str(house.folder / "bain.yaml")],
-            cwd=house.folder,
-            env=clean_environ(house.home),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert process.stdout is not None
-    try:
-        line = await asyncio.to_thread(process.stdout.readline)
-        told = json.loads(line) if line else {"error": (house.folder / "another.log").read_text()}
-        yield told | {"process": process}
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait, 30)
-        process.stdout.close()
-
-
-def two_models(folder: Path) -> dict[str, Any]:
-    """One behind a port, one behind a unix socket; each notes its starts in a file."""
-    return {
-        "a": model("--log", str(folder / "a.starts"), "--token-seconds", "0.01"),
-        "b": model("--log", str(folder / "b.starts"), listen="--socket={socket}"),
-    }
-
-
-def starts(folder: Path, name: str) -> list[str]:
-    lines = (folder / f"{name}.starts").read_text().splitlines()
-    return [line for line in lines if line.startswith("start")]
-
-
-class Stream:
-    """Clients that ask all the time, each over one connection that it keeps open."""
-
-    def __init__(self, house: House, clients: int) -> None:
-        self._house = house
-        self.waits: list[float] = []
-        self.failed: list[str] = []
-        self._over = False
-        self._tasks = [asyncio.create_task(self._client(number)) for number in range(clients)]
-
-    async def _client(self, number: int) -> None:
-        async with httpx2.AsyncClient(base_url=self._house.http.base_url, timeout=60, trust_env=False) as http:
-            while not self._over:
-                body = {"model": "ab"[number % 2], "messages": [], "n": 2, "stream": number % 4 > 1, "tag": number}
-                began = time.monotonic()
-                try:
-                    answer = await http.post("/v1/chat/completions", json=body)
-                except httpx2.HTTPError as error:
-                    self.failed.append(repr(error))
-                    continue
-                self.waits.append(time.monotonic() - began)
-                if answer.status_code != 200 or (body["stream"] and not answer.text.endswith("data: [DONE]\n\n")):
-                    self.failed.append(answer.text)
-
-    async def more(self, count: int) -> None:
-        """Returns when so many further requests were answered."""
-        enough = len(self.waits) + count
-        async with asyncio.timeout(60):
-            while len(self.waits) < enough:
-                await asyncio.sleep(0.01)
-
-    async def end(self) -> None:
-        self._over = True
-        await asyncio.gather(*self._tasks)
 
 
 async def test_a_gateway_is_replaced_under_a_stream_of_requests(tmp_path: Path, measured: Measured) -> None:
@@ -204,7 +130,7 @@ async def test_a_worker_that_loads_ends_with_its_gateway(tmp_path: Path) -> None
         await nothing_left(before)
 
 
-def _changed(configuration: dict[str, Any], house: House) -> None:
+def with_another_command(configuration: dict[str, Any], house: House) -> None:
     configuration["models"]["a"]["command"].append("--grow=1")
 
 
@@ -244,7 +170,7 @@ def _another_version(configuration: dict[str, Any], house: House) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason", "survive"),
     [
-        (_changed, "no such model any more, or has changed it", "120s"),
+        (with_another_command, "no such model any more, or has changed it", "120s"),
         (_unknown, "no such model any more, or has changed it", "120s"),
         (_another_number, "it ended with its gateway", "120s"),
         (_another_boot, "it ended with its gateway", "2s"),
@@ -353,144 +279,6 @@ def words(records: Records) -> list[str]:
     return found
 
 
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def on_a_full_disk() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-
-class Heir:
-    """A gateway that is to take over, and comes to its end on the way."""
-
-    def __init__(self, house: House, first: Callable[[], None] | None = None) -> None:
-        self._log = house.folder / "heir.log"
-        self._log.touch()
-        self._begins = self._log.stat().st_size
-        with self._log.open("a") as log:
-            self.process = subprocess.Popen(
-                [str(BAIN), "up", "--announce", "--replace", "--config", str(house.folder / "bain.yaml")],
-                cwd=house.folder,
-                env=clean_environ(house.home),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL if first else log,
-                text=True,
-                preexec_fn=first,  # noqa: PLW1509 (nothing of ours runs in other threads meanwhile)
-            )
-
-    async def has_the_socket(self) -> None:
-        """Returns when the old gateway has handed over what it has."""
-        own = psutil.Process(self.process.pid)
-        async with asyncio.timeout(60):
-            while not any(one.status == psutil.CONN_LISTEN for one in own.net_connections("tcp")):
-                await asyncio.sleep(0.002)
-
-    async def says(self, text: str) -> None:
-        async with asyncio.timeout(60):
-            while text not in self._log.read_text()[self._begins :]:
-                await asyncio.sleep(0.01)
-
-    async def end(self) -> str:
-        """What it has said on stdout, now that it is gone."""
-        assert self.process.stdout is not None
-        with self.process.stdout as stdout:
-            said = await asyncio.to_thread(stdout.read)
-        await asyncio.to_thread(self.process.wait, 20)
-        return said
-
-
-def in_order_of_adoption(house: House) -> list[psutil.Process]:
-    """The shims."""
-    return [psutil.Process(record.pid) for record in Records(house.home / "run" / "workers").all()]
-
-
-async def serves_as_before(house: House, pids: dict[str, int]) -> None:
-    """The old gateway, with the very same workers, and all that it could."""
-    told = (await house.http.get("/api/status")).json()["gateway"]
-    assert told["pid"] == house.process.pid == json.loads((house.home / "gateway.json").read_text())["pid"]
-    for name, pid in pids.items():
-        assert (await house.ask(name)).status_code == 200
-        assert (await house.status(name))["pid"] == pid
-    runs = await house.http.get("/api/runs")
-    assert runs.status_code == 200, runs.text  # the database is open again
-
-
-@pytest.mark.parametrize("step", ["it has adopted nobody", "it has adopted one of two", "it fails by itself"])
-async def test_a_gateway_that_ends_before_it_serves_has_changed_nothing(tmp_path: Path, step: str) -> None:
-    """It has the socket, the lock and what it wants of the workers when it comes to its end."""
-    async with running(tmp_path, {"models": two_models(tmp_path)}) as house:
-        pids = {name: (await house.load(name))["pid"] for name in "ab"}
-        first, second = in_order_of_adoption(house)
-        clients = Stream(house, 4)
-        for _ in range(times(1, 20)):
-            await clients.more(5)
-            if step == "it fails by itself":
-                heir = Heir(house, on_a_full_disk)
-            else:
-                held = first if step == "it has adopted nobody" else second
-                held.suspend()  # whoever adopts waits for its shim
-                heir = Heir(house)
-                await heir.has_the_socket()
-                if held == second:
-                    await heir.says("adopted the worker of")
-                heir.process.kill()
-                held.resume()
-            assert "address" not in await heir.end()
-            await clients.more(5)
-            await serves_as_before(house, pids)
-        await clients.end()
-        assert clients.failed == []
-        assert [len(starts(tmp_path, name)) for name in "ab"] == [1, 1]
-        async with another(house, "--replace") as told:  # the next is not hindered by it
-            assert (await house.http.get("/api/status")).json()["gateway"]["pid"] == told["pid"]
-            for name, pid in pids.items():
-                assert (await house.status(name))["pid"] == pid
-
-
-async def test_a_gateway_is_killed_at_any_moment_of_taking_over(tmp_path: Path, measured: Measured) -> None:
-    """From its start until it serves; what is killed later was a gateway as any other."""
-    models, rounds, last, before = two_models(tmp_path), times(3, 200), 2.0, 0
-    async with running(tmp_path, {"models": models}) as house:
-        pids = {name: (await house.load(name))["pid"] for name in "ab"}
-        for number in range(rounds):
-            heir = Heir(house)
-            await asyncio.sleep(last * number / rounds)
-            heir.process.kill()
-            if "address" in await heir.end():
-                break
-            await serves_as_before(house, pids)
-            before += 1
-        assert [len(starts(tmp_path, name)) for name in "ab"] == [1, 1]
-    assert before
-    measured(
-        "a new gateway is killed while it takes over",
-        "the old one serves on, with the same workers",
-        f"{before} of {before}, up to {1000 * last * (before - 1) / rounds:.0f} ms after its start: 0 loads, 0 failed",
-    )
-
-
-async def test_a_worker_that_dies_with_the_new_gateway_is_started_anew(tmp_path: Path) -> None:
-    async with running(tmp_path, {"models": two_models(tmp_path)}) as house:
-        pids = {name: (await house.load(name))["pid"] for name in "ab"}
-        first, second = in_order_of_adoption(house)
-        second.suspend()
-        heir = Heir(house)
-        await heir.says("adopted the worker of")
-        first.kill()
-        heir.process.kill()
-        second.resume()
-        assert "address" not in await heir.end()
-        for name in "ab":
-            assert (await house.ask(name)).status_code == 200
-        lost = [name for name in "ab" if (await house.status(name))["pid"] != pids[name]]
-        assert len(lost) == 1
-        assert [len(starts(tmp_path, name)) for name in (*lost, *{"a", "b"}.difference(lost))] == [2, 1]
-
-
 async def test_an_adopted_worker_that_hangs_is_found(tmp_path: Path) -> None:
     """As any other: by its silence, while it has requests."""
     limits = {"silence_limit": 1, "probe_limit": 1, "stop_grace": 0.5, "retry_gap": 0}
@@ -523,7 +311,7 @@ async def test_a_request_that_is_passed_on_does_not_hold_the_worker_it_waits_for
             await house.busy("a")
             assert (await kept.get("/health")).status_code == 200
             async with another(house, "--replace") as told:
-                _changed(configuration, house)
+                with_another_command(configuration, house)
                 await read_anew(house, json.dumps({"version": 1, **configuration}))
                 passed_on = asyncio.create_task(kept.post("/v1/chat/completions", json={"model": "a", "messages": []}))
                 while not (await house.status("a"))["queued"]:

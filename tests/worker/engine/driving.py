@@ -14,10 +14,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.captured.forward import Captured, captured
-from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part
+from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part, independent
 from bainmarie_worker.engine.packed import packed
 from bainmarie_worker.engine.sampling import Sampler
-from bainmarie_worker.engine.sequence import Drawn, Finish, Sampling, Sequence
+from bainmarie_worker.engine.sequence import Adapter, Drawn, Finish, Sampling, Sequence
 from bainmarie_worker.engine.ways import best_way
 from bainmarie_worker.errors import RequestError
 
@@ -66,7 +66,7 @@ class Heard:
 
 
 class Watched:
-    """Implements `Forward` around another one and counts what happens."""
+    """Implements `Forward` and `Independent` around another one and counts what happens."""
 
     def __init__(self, forward: Forward) -> None:
         self.path, self.packs, self.crops, self.why = forward.path, forward.packs, forward.crops, forward.why
@@ -88,6 +88,9 @@ class Watched:
         results = self._forward.run(parts)
         self._made.update(part.memory for part in parts)
         return results
+
+    def independent(self, adapter: Adapter) -> bool:
+        return independent(self._forward, adapter)
 
     def free(self) -> None:
         self._forward.free()

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bainmarie_worker.engine.keys_values import KeysValues
-from bainmarie_worker.engine.prefixes import Prefixes, common
+from bainmarie_worker.engine.own_passes import CHUNK
+from bainmarie_worker.engine.prefixes import Kind, Prefixes, common
 
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=150)
-ADAPTERS = st.sampled_from([None, "a", "b"])
+BASE, A, OWN_A = Kind(), Kind("a"), Kind("a", own=True)
+KINDS = st.sampled_from([BASE, A, Kind("b")])
 
 
 class Stiff(KeysValues):
@@ -23,8 +25,8 @@ class Stiff(KeysValues):
         return super().copy(length) if length == self.length else None
 
 
-def memory(ids, kind=KeysValues):
-    made = kind()
+def memory(ids, like=KeysValues):
+    made = like()
     numbers = torch.tensor(ids, dtype=torch.float32)[None, :, None]
     for layer in range(2):
         made.write(layer, numbers, numbers + layer)
@@ -39,34 +41,34 @@ def held(memory):
     return [int(number) for number in keys[0, :, 0]]
 
 
-def kept(*conversations, adapter=None, kind=KeysValues):
+def kept(*conversations, kind=BASE, made=KeysValues):
     prefixes = Prefixes()
     for ids in conversations:
-        prefixes.put(adapter, ids, memory(ids, kind))
+        prefixes.put(kind, ids, memory(ids, made))
     return prefixes
 
 
-@given(st.lists(st.tuples(ADAPTERS, IDS), max_size=6), st.lists(st.tuples(ADAPTERS, IDS), max_size=4))
-def test_what_is_taken_holds_the_longest_beginning_of_the_same_adapter(conversations, asked):
+@given(st.lists(st.tuples(KINDS, IDS), max_size=6), st.lists(st.tuples(KINDS, IDS), max_size=4))
+def test_what_is_taken_holds_the_longest_beginning_of_the_same_kind(conversations, asked):
     prefixes = Prefixes()
-    for adapter, ids in conversations:
-        prefixes.put(adapter, ids, memory(ids))
-    for adapter, ids in asked:
-        best = min(prefixes.longest(adapter, ids), len(ids) - 1)
-        length, found = prefixes.take(adapter, ids)
+    for kind, ids in conversations:
+        prefixes.put(kind, ids, memory(ids))
+    for kind, ids in asked:
+        best = min(prefixes.longest(kind, ids), len(ids) - 1)
+        length, found = prefixes.take(kind, ids)
         assert length == best
         if found is None:
             assert length == 0
             continue
         assert length == found.length
         assert held(found) == ids[:length]
-        prefixes.put(adapter, ids[:length], found)
+        prefixes.put(kind, ids[:length], found)
 
 
 @given(IDS, IDS)
 def test_what_cannot_be_cut_is_taken_only_whole(told, asked):
-    prefixes = kept(told, kind=Stiff)
-    length, found = prefixes.take(None, asked)
+    prefixes = kept(told, made=Stiff)
+    length, found = prefixes.take(BASE, asked)
     if found is not None:
         assert length == len(told) < len(asked)
         assert asked[:length] == told
@@ -81,40 +83,61 @@ def test_shrink_keeps_the_latest_within_the_bound(conversations, most):
     prefixes.shrink(most)
     assert prefixes.bytes <= most or before == 0
     if conversations and prefixes.bytes:
-        assert prefixes.longest(None, conversations[-1]) == len(conversations[-1])
+        assert prefixes.longest(BASE, conversations[-1]) == len(conversations[-1])
 
 
 def test_a_long_rest_stays_where_it_is_and_a_short_one_is_handed_on():
     told = [n % 7 for n in range(200)]
     prefixes = kept(told)
-    length, copied = prefixes.take(None, [*told[:100], 9])
-    assert (length, prefixes.longest(None, told)) == (100, 200)
+    length, copied = prefixes.take(BASE, [*told[:100], 9])
+    assert (length, prefixes.longest(BASE, told)) == (100, 200)
     copied.write(0, torch.full((1, 1, 1), 5.0), torch.zeros(1, 1, 1))
     copied.length += 1
-    length, found = prefixes.take(None, [*told[:180], 9])
+    length, found = prefixes.take(BASE, [*told[:180], 9])
     assert (length, held(found)) == (180, told[:180])
-    assert prefixes.longest(None, told) == 0
+    assert prefixes.longest(BASE, told) == 0
 
 
 def test_one_token_is_left_to_compute():
     told = [1, 2, 3, 4]
-    length, found = kept(told).take(None, told)
+    length, found = kept(told).take(BASE, told)
     assert (length, held(found)) == (3, [1, 2, 3])
 
 
 def test_a_beginning_of_a_longer_one_is_dropped_and_another_branch_is_not():
     prefixes = kept([1, 2], [1, 3, 3], [1, 2, 3])
     assert prefixes.bytes == 2 * memory([1]).bytes
-    assert prefixes.longest(None, [1, 3, 3]) == 3
-    assert prefixes.longest(None, [1, 2, 3]) == 3
+    assert prefixes.longest(BASE, [1, 3, 3]) == 3
+    assert prefixes.longest(BASE, [1, 2, 3]) == 3
+
+
+def test_the_next_best_is_taken_where_the_best_cannot_be_cut():
+    prefixes = kept([1, 2, 3, 4], [1, 2], [1, 9], made=Stiff)
+    length, found = prefixes.take(BASE, [1, 2, 3, 5])
+    assert (length, held(found)) == (2, [1, 2])
+    assert prefixes.take(BASE, [1, 2, 3, 5]) == (0, None)
+    assert prefixes.longest(BASE, [1, 2, 3, 5]) == 3
 
 
 def test_drop_forgets_one_adapter():
-    prefixes = kept([1, 2, 3])
-    prefixes.put("a", [1, 2, 3], memory([1, 2, 3]))
+    told = [n % 7 for n in range(CHUNK)]
+    prefixes = kept(told)
+    for kind in (A, OWN_A):
+        prefixes.put(kind, told, memory(told))
     prefixes.drop("a")
-    assert prefixes.longest("a", [1, 2, 3]) == 0
-    assert prefixes.longest(None, [1, 2, 3]) == 3
+    assert [prefixes.longest(kind, told) for kind in (A, OWN_A, BASE)] == [0, 0, CHUNK]
+
+
+def test_those_with_passes_of_their_own_begin_with_whole_chunks_and_share_with_no_others():
+    told = [n % 7 for n in range(3 * CHUNK)]
+    prefixes = kept(told, kind=OWN_A)
+    assert prefixes.take(A, told) == (0, None)
+    for asked, most in ((CHUNK, 0), (CHUNK + 1, CHUNK), (3 * CHUNK - 1, 2 * CHUNK), (3 * CHUNK, 2 * CHUNK)):
+        length, found = prefixes.take(OWN_A, told[:asked])
+        assert length == most
+        assert found is None or held(found) == told[:most]
+    length, found = prefixes.take(OWN_A, [*told, 3])
+    assert (length, held(found)) == (3 * CHUNK, told)
 
 
 @given(st.lists(st.integers(0, 1), max_size=1200), st.lists(st.integers(0, 1), max_size=5), st.integers(0, 1200))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bainmarie_worker.engine.scheduler import ALONE, BESIDE, plan
+from bainmarie_worker.engine.scheduler import ALONE, BESIDE, plan, turns
 
 TODO = st.lists(st.integers(1, 3000), min_size=1, max_size=64)
 BUDGET = st.integers(4, 1024)
@@ -66,3 +66,15 @@ def test_a_short_turn_does_not_wait_for_a_long_prompt():
     assert plan([4000, 1, 256], BESIDE) == [32, 1, 256]
     assert plan([4000], ALONE) == [ALONE]
     assert plan([1, 1, 1], BESIDE) == [1, 1, 1]
+
+
+@given(TODO)
+def test_with_passes_of_their_own_all_who_generate_move_and_of_the_prompts_the_oldest_and_the_shortest(todo):
+    chosen = turns(todo)
+    assert chosen == sorted(set(chosen))
+    prompts = [place for place in chosen if todo[place] > 1]
+    assert [place for place in chosen if todo[place] == 1] == [place for place, left in enumerate(todo) if left == 1]
+    if max(todo) > 1:
+        assert prompts[0] == next(place for place, left in enumerate(todo) if left > 1)
+        assert min(left for left in todo if left > 1) in [todo[place] for place in prompts]
+    assert len(prompts) <= 2

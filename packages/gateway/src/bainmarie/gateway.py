@@ -26,7 +26,7 @@ from pathlib import Path
 
 import uvicorn
 
-from bainmarie.api.parts import GatewayInfo, Parts
+from bainmarie.api.parts import GatewayInfo
 from bainmarie.app import build_app, build_parts
 from bainmarie.arena import share_one_arena
 from bainmarie.errors import BainError, GatewayUnreachable
@@ -66,7 +66,10 @@ def serve(
     home.mkdir(parents=True, exist_ok=True)
     with _place(settings, home, replaces) as place:
         info = GatewayInfo(address=reachable(place.listener), home=str(home))
-        return _serve(_with(settings, {"host": place.host}), home, place, info, lifeline, ready)
+        serving = _Serving(_with(settings, {"host": place.host}), home, place, info, ready)
+        if lifeline is not None:
+            threading.Thread(target=_watch, args=(lifeline, serving.server), name="lifeline", daemon=True).start()
+        return serving.until_stopped()
 
 
 def _with(settings: Settings, changes: Mapping[str, object]) -> Settings:
@@ -85,27 +88,85 @@ def _place(settings: Settings, home: Path, replaces: Callable[[list[str]], None]
         yield Place(settings.gateway.host, listener, lock)
 
 
-def _serve(
-    settings: Settings,
-    home: Path,
-    place: Place,
-    info: GatewayInfo,
-    lifeline: int | None,
-    ready: Callable[[GatewayInfo], None],
-) -> bool:
-    server: Server
-    stopping = asyncio.Event()
-    parts = build_parts(
-        settings,
-        home,
-        info,
-        closing=stopping,
-        stop=lambda: server.stop(),  # noqa: PLW0108 - made below
-        takes_over=place.predecessor is not None,
-    )
-    app = build_app(parts)
-    front = Forward(app)
-    config = uvicorn.Config(
+class _Serving:
+    """A gateway that has its place, from its first request to its last."""
+
+    def __init__(
+        self, settings: Settings, home: Path, place: Place, info: GatewayInfo, ready: Callable[[GatewayInfo], None]
+    ) -> None:
+        self._place = place
+        self._info = info
+        self._ready = ready
+        self._file = home / "gateway.json"
+        self._tasks = set[asyncio.Task[None]]()
+        stopping = asyncio.Event()
+        self._parts = build_parts(
+            settings,
+            home,
+            info,
+            closing=stopping,
+            stop=lambda: self.server.stop(),  # noqa: PLW0108 - made below
+            takes_over=place.predecessor is not None,
+        )
+        self._app = build_app(self._parts)
+        front = Forward(self._app)
+        self.server = Server(_config(front), self._started, stopping, self._drain)
+        self._seat = Seat(place, self.server, front, self._parts)
+        self._offer = Offer(
+            home,
+            self._parts.supervisor.unsettled,
+            lambda: self._parts.runs.ended(DRAIN_SECONDS),
+            self._seat.leave,
+            self._take_back,
+        )
+
+    def until_stopped(self) -> bool:
+        """Returns with the last request's end: whether another gateway has taken over."""
+        with _stopped_by_signals(self.server):
+            try:
+                self.server.run(sockets=[self._place.listener])
+            except SystemExit:  # uvicorn's way to say that the application did not start
+                raise _failed_start(getattr(self._app.state, "failure", None)) from None
+            finally:
+                if not self.server.replaced:
+                    self._file.unlink(missing_ok=True)
+        replaced = self.server.replaced
+        _log.info("another gateway has taken over; the last request has ended" if replaced else "gateway stopped")
+        return replaced
+
+    def _started(self) -> None:
+        _write(self._file, self._info)
+        self._parts.supervisor.settle()
+        self._place.serves()
+        _log.info("gateway %s serves at %s, home %s", self._info.version, self._info.address, self._info.home)
+        if sys.platform != "win32":
+            self._tasks.add(asyncio.create_task(self._stand()))
+        if self._place.predecessor is not None:
+            self._tasks.add(asyncio.create_task(self._outlive()))
+        self._ready(self._info)
+
+    async def _stand(self) -> None:
+        """Until another gateway serves in this one's place, and no request of this one is at a worker."""
+        with await self._offer.stand():
+            self.server.stop()
+            await self._parts.supervisor.unused()
+
+    async def _outlive(self) -> None:
+        await self._place.predecessor_left()
+        self._parts.supervisor.predecessor_left()
+
+    def _drain(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._parts.supervisor.drain()
+
+    async def _take_back(self, listener: socket.socket) -> None:
+        await self._seat.take_back(listener)
+        _write(self._file, self._info)
+
+
+def _config(front: Forward) -> uvicorn.Config:
+    return uvicorn.Config(
         front,
         http="httptools",
         ws="none",
@@ -115,54 +176,6 @@ def _serve(
         lifespan="on",
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    file = home / "gateway.json"
-
-    def started() -> None:
-        _write(file, info)
-        parts.supervisor.settle()
-        place.serves()
-        _log.info("gateway %s serves at %s, home %s", info.version, info.address, home)
-        if sys.platform != "win32":
-            tasks.add(asyncio.create_task(stand()))
-        if place.predecessor is not None:
-            tasks.add(asyncio.create_task(_outlive(place, parts)))
-        ready(info)
-
-    async def stand() -> None:
-        with await offer.stand():
-            server.stop()
-            await parts.supervisor.unused()
-
-    def drain() -> None:
-        for task in tasks:
-            task.cancel()
-        parts.supervisor.drain()
-
-    async def take_back(listener: socket.socket) -> None:
-        await seat.take_back(listener)
-        _write(file, info)
-
-    tasks = set[asyncio.Task[None]]()
-    server = Server(config, started, stopping, drain)
-    seat = Seat(place, server, front, parts)
-    offer = Offer(home, parts.supervisor.unsettled, lambda: parts.runs.ended(DRAIN_SECONDS), seat.leave, take_back)
-    if lifeline is not None:
-        threading.Thread(target=_watch, args=(lifeline, server), name="lifeline", daemon=True).start()
-    with _stopped_by_signals(server):
-        try:
-            server.run(sockets=[place.listener])
-        except SystemExit:  # uvicorn's way to say that the application did not start
-            raise _failed_start(getattr(app.state, "failure", None)) from None
-        finally:
-            if not server.replaced:
-                file.unlink(missing_ok=True)
-    _log.info("another gateway has taken over; the last request has ended" if server.replaced else "gateway stopped")
-    return server.replaced
-
-
-async def _outlive(place: Place, parts: Parts) -> None:
-    await place.predecessor_left()
-    parts.supervisor.predecessor_left()
 
 
 def _failed_start(cause: Exception | None) -> BainError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from bainmarie_protocol.versions import numbers
 from bainmarie_worker.errors import LoadError
 
 
@@ -19,7 +19,7 @@ def refuse_unknown(path: str, settings: Mapping[str, Any]) -> None:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     saved = str(settings.get("peft_version") or "")
-    if _numbers(saved) <= _numbers(peft.__version__):
+    if numbers(saved) <= numbers(peft.__version__):
         return
     kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(settings.get("peft_type", "LORA"))
     if kind is None:
@@ -33,8 +33,3 @@ def refuse_unknown(path: str, settings: Mapping[str, Any]) -> None:
             f"by peft {saved}",
             f"Put a newer peft into the model's environment: {saved.partition('@')[0]}, or a release after it.",
         )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(map(int, match[0].split("."))) if match else ()

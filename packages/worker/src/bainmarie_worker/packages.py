@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import re
 import sys
 from typing import Any
 
+from bainmarie_protocol.versions import numbers
 from bainmarie_worker.errors import LoadError
 
 
@@ -24,7 +24,6 @@ def need(name: str, why: str = "") -> Any:
         ) from error
 
 
-def version_of(name: str) -> tuple[int, int]:
+def version_of(name: str) -> tuple[int, ...]:
     """The first two numbers of an installed package's version."""
-    major, minor = re.findall(r"\d+", importlib.metadata.version(name))[:2]
-    return int(major), int(minor)
+    return numbers(importlib.metadata.version(name))[:2]

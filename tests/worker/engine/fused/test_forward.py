@@ -16,6 +16,7 @@ from tests.worker.engine.driving import CPU, batch, finish, generated, heard, wa
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
 from bainmarie_worker.engine.memory import Part
+from bainmarie_worker.engine.sequence import Sampling
 from bainmarie_worker.engine.ways import best_way
 from bainmarie_worker.packed_linear import pack
 
@@ -60,6 +61,15 @@ def test_it_computes_what_the_model_computes(known, dtype, bits):
     for wanted, got in zip(passes(plain, prompts()), passes(fast, prompts()), strict=True):
         assert got.shape == wanted.shape
         assert distance(got, wanted) < NEAR[dtype]
+
+
+def test_int8_weights_of_a_float32_model_are_left_to_its_own_code():
+    """Whose product is exact to float32; the compiled one is made of bf16 numbers."""
+    model = make(FUSED[0])
+    pack(model, 8)
+    forward = way(model)
+    assert forward.path == "packed"
+    assert forward.why.startswith("not fused: torch.int8 weights in a float32 model")
 
 
 @pytest.mark.parametrize("known", FUSED, ids=lambda known: known.title)
@@ -118,6 +128,35 @@ def test_an_adapter_where_matrices_are_merged_or_branches_have_norms(name, tmp_p
     assert [one.tokens for one in mine] == wanted
     assert [one.tokens for one in plain] == base
     assert wanted != base
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_that_compiled_code_cannot_apply_does_not_change_its_neighbours(tmp_path):
+    """It is computed by the model's own code, in a pass beside the compiled one; a seed holds for it too."""
+    from peft import LoraConfig, get_peft_model
+
+    wish = LoraConfig(r=8, lora_alpha=96, init_lora_weights=False, target_modules=["lm_head", "q_proj"])
+    get_peft_model(make(architecture("llama")).bfloat16(), wish).save_pretrained(tmp_path)
+    model = make(architecture("llama")).bfloat16()
+    forward, adapters = way(model), Adapters(model, mix=True)
+    adapters.load(str(tmp_path), lambda step: None)
+    both = Adapted(forward, adapters)
+    assert [both.independent(adapter) for adapter in (None, str(tmp_path))] == [True, False]
+    assert adapters.mixed
+
+    def asked(adapter):
+        return [
+            heard(prompt, 8, Sampling(temperature=1.0, seed=seed), adapter=adapter, logprobs=0)
+            for seed, prompt in enumerate(prompts())
+        ]
+
+    mine, plain, alone = asked(str(tmp_path)), asked(None), [*asked(str(tmp_path)), *asked(None)]
+    unseeded = [heard(prompt, 8, adapter=str(tmp_path)) for prompt in prompts()]
+    finish(batch(both), *mine, *unseeded, *plain)
+    for one in alone:
+        finish(batch(both), one)
+    assert [one.drawn for one in [*mine, *plain]] == [one.drawn for one in alone]
+    assert [one.drawn for one in mine] != [one.drawn for one in plain]
 
 
 OTHER_PROCESSORS = ["x86-64-v3", "x86-64-v2", "x86-64"]

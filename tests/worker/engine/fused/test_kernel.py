@@ -39,9 +39,28 @@ def test_without_a_compiler_the_reason_is_told(tmp_path):
     assert "none: there is no C compiler" in asked(tmp_path, CC="", PATH="/nowhere")
 
 
-def test_a_compiler_that_fails_is_named_and_nothing_is_left(tmp_path):
+def test_a_compiler_that_fails_is_named_and_no_library_is_left(tmp_path):
     assert "none: cc could not compile the decoder: " in asked(tmp_path, CC="cc -DINLINE=nonsense -include none.h")
-    assert os.listdir(tmp_path) == []
+    assert [os.path.splitext(name)[1] for name in os.listdir(tmp_path)] == [".failed"]
+
+
+def test_a_compiler_that_fails_is_asked_again_when_it_has_changed_or_a_day_has_passed(tmp_path):
+    compiler, calls, kernels = tmp_path / "own-cc", tmp_path / "calls", tmp_path / "kernels"
+    begin = f"#!/bin/sh\necho call >> {calls}\n"
+    compiler.write_text(f"{begin}echo 'error: no headers' >&2; exit 1\n")
+    compiler.chmod(0o755)
+    environ = {"CC": str(compiler)}
+    reasons = [asked(kernels, **environ) for _ in range(3)]
+    assert all(f"none: {compiler} could not compile the decoder: error: no headers" in reason for reason in reasons)
+    assert calls.read_text() == "call\n"
+    (note,) = kernels.iterdir()
+    assert str(note) in reasons[1]
+    os.utime(note, (0, 0))
+    asked(kernels, **environ)
+    assert calls.read_text() == "call\n" * 2
+    compiler.write_text(f'{begin}exec cc "$@"\n')
+    assert asked(kernels, **environ).startswith(str(kernels))
+    assert calls.read_text() == "call\n" * 3
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -1,4 +1,7 @@
-"""Passes with adapters: one for all sequences where the adapters can be mixed, else one for each adapter."""
+"""Passes with adapters: one for all sequences where the adapters can be mixed, else one for each adapter.
+
+Sequences that are independent of their company share no pass with others: that would be made by other code for all.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ import torch
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.captured.forward import Captured
 from bainmarie_worker.engine.fused.forward import Fused
-from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part
+from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part, independent
+from bainmarie_worker.engine.sequence import Adapter
 
 
 class Adapted:
-    """Implements `Forward` around another one. Parts with one adapter must stand side by side."""
+    """Implements `Forward` and `Independent` around another one. Parts with one adapter must stand side by side."""
 
     def __init__(self, forward: Forward, adapters: Adapters) -> None:
         self.path = forward.path
@@ -32,15 +36,23 @@ class Adapted:
 
     def run(self, parts: list[Part]) -> list[Computed]:
         groups = [(adapter, list(group)) for adapter, group in groupby(parts, lambda part: part.adapter)]
-        if self._adapters.mixed:
-            self._adapters.assign([(adapter, sum(len(part.tokens) for part in group)) for adapter, group in groups])
-            return self._forward.run(parts)
-        return [result for adapter, group in groups for result in self._with(adapter, group)]
+        if not self._adapters.mixed:
+            return [result for adapter, group in groups for result in self._with(adapter, group)]
+        passes = groupby(groups, lambda pair: self.independent(pair[0]))
+        return [result for _, sharing in passes for result in self._mixed(list(sharing))]
+
+    def independent(self, adapter: Adapter) -> bool:
+        return independent(self._forward, adapter)
 
     def free(self) -> None:
         self._forward.free()
 
-    def _with(self, adapter: str | None, parts: list[Part]) -> list[Computed]:
+    def _mixed(self, groups: list[tuple[Adapter, list[Part]]]) -> list[Computed]:
+        """One pass."""
+        self._adapters.assign([(adapter, sum(len(part.tokens) for part in group)) for adapter, group in groups])
+        return self._forward.run([part for _, group in groups for part in group])
+
+    def _with(self, adapter: Adapter, parts: list[Part]) -> list[Computed]:
         with torch.inference_mode(False):  # peft marks parameters in ways that inference tensors refuse
             self._adapters.use(adapter)
         return self._forward.run(parts)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import transformers
 from transformers import DynamicCache
 
 from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.memory import Computed, Logits, Part
+from bainmarie_worker.packages import version_of
 
 _NAMES = ("past_key_values", "cache_params")
 """What transformers' models call their cache."""
@@ -102,7 +102,7 @@ def _unfit(model: Any) -> str:
         return "its forward pass takes none"
     if not getattr(model, "_supports_cache_class", True):
         return "of the class DynamicCache its code does nothing"
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    version = version_of("transformers")
     if version < (4, 56) and getattr(model.config, "cache_implementation", None):
         return "of another class is needed"  # gemma2 and its kin had them, and so had recurrent models before version 5
     if version < (5, 0) and getattr(model, "_is_stateful", False):

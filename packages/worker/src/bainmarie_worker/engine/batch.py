@@ -1,6 +1,8 @@
 """All sequences of one model at work: each `step` is one pass that moves every running sequence on.
 
 step:  drop those who left -> admit who fits -> plan -> one pass -> draw -> let go of those who ended
+
+Sequences that must not depend on their company have passes of their own in each step (`own_passes.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from collections.abc import Callable, Iterator
 from bainmarie_worker.engine import scheduler
 from bainmarie_worker.engine.costs import Costs
 from bainmarie_worker.engine.lookup import Lookup
-from bainmarie_worker.engine.memory import Computed, Forward, NoRoom, Part
-from bainmarie_worker.engine.prefixes import Prefixes, common
+from bainmarie_worker.engine.memory import Computed, Forward, NoRoom, Part, independent
+from bainmarie_worker.engine.prefixes import Kind, Prefixes, common
 from bainmarie_worker.engine.running import Running
 from bainmarie_worker.engine.sampling import Sampler
-from bainmarie_worker.engine.sequence import Adapter, Finish, TokenStream
+from bainmarie_worker.engine.sequence import Adapter, Finish, Sequence, TokenStream
 from bainmarie_worker.errors import RequestError
 
 _MOST = 64
@@ -79,7 +81,12 @@ class Batch:
         if not self._running:
             return
         self._make_room()
-        moving, parts = self._parts()
+        for moving, parts in self._passes():
+            if moving[0] in self._running:  # else it had to give way to a pass before
+                self._move(moving, parts)
+
+    def _move(self, moving: list[Running], parts: list[Part]) -> None:
+        """One pass, and what comes of it. Where it had no room, something gives way, and they try again."""
         started = time.perf_counter()
         results = self._run(parts)
         self._costs.note(parts, time.perf_counter() - started)
@@ -88,7 +95,7 @@ class Batch:
             if short and isinstance(result, NoRoom):
                 _forget_frames(result)
             elif not short or one in self._running:
-                self._advance(one, part, result)
+                self._advance(one, part, result, len(parts))
 
     def _run(self, parts: list[Part]) -> list[Computed]:
         """One pass; where a packed one failed, one for each of its parts, so that only the guilty one fails."""
@@ -101,11 +108,19 @@ class Batch:
                 results[place] = self._forward.run([parts[place]])[0]
         return results
 
-    def _parts(self) -> tuple[list[Running], list[Part]]:
-        """Who moves on in this pass, those with one adapter side by side, and with which tokens."""
+    def _passes(self) -> list[tuple[list[Running], list[Part]]]:
+        """Who moves on in this step and with which tokens: those who may together, each of the others alone."""
+        together = [one for one in self._running if not one.kind.own]
+        others = [one for one in self._running if one.kind.own]
+        alone = [others[place] for place in scheduler.turns([one.todo for one in others])]
+        passes = [([one], [one.own_pass]) for one in alone]
+        return [self._shared(together), *passes] if together else passes
+
+    def _shared(self, together: list[Running]) -> tuple[list[Running], list[Part]]:
+        """Those with one adapter stand side by side."""
         budget = scheduler.ALONE if len(self._running) + len(self._waiting) == 1 else scheduler.BESIDE
-        counts = scheduler.plan([one.todo for one in self._running], budget)
-        chosen = [(one, count) for one, count in zip(self._running, counts) if count]
+        counts = scheduler.plan([one.todo for one in together], budget)
+        chosen = [(one, count) for one, count in zip(together, counts) if count]
         chosen.sort(key=lambda pair: pair[0].sequence.adapter or "")
         room = _GUESSED if self._speculate else 0
         parts = []
@@ -115,14 +130,15 @@ class Batch:
             parts.append(part)
         return [one for one, _ in chosen], parts
 
-    def _advance(self, one: Running, part: Part, result: Computed) -> None:
+    def _advance(self, one: Running, part: Part, result: Computed, parts: int) -> None:
         if isinstance(result, Exception):
             self._fail(one, result)
             return
+        self._keep_chunks(one)
         if not part.wanted:
             return
         try:
-            finish = one.take(result, *self._costs.prices(len(self._running)))
+            finish = one.take(result, *self._costs.prices(parts))
         except Exception as error:  # noqa: BLE001 - no logits to draw from, or none that are numbers
             self._fail(one, error)
             return
@@ -131,9 +147,18 @@ class Batch:
 
     def _end(self, one: Running, outcome: Finish) -> None:
         self._running.remove(one)
-        self._prefixes.put(one.sequence.adapter, one.ids[: one.memory.length], one.memory)
+        lends = one.lends
+        if lends == one.memory.length or one.memory.crop(lends):
+            self._prefixes.put(one.kind, one.ids[:lends], one.memory)
         self._shrink_prefixes()
         one.stream.put(outcome)
+
+    def _keep_chunks(self, one: Running) -> None:
+        """What cannot be cut later is copied when the last whole chunk of its prompt is computed."""
+        if one.kind.own and not self._forward.crops and one.memory.length == one.kind.usable(len(one.sequence.prompt)):
+            copied = one.memory.copy(one.memory.length)
+            if copied is not None:
+                self._prefixes.put(one.kind, one.ids[: copied.length], copied)
 
     def _fail(self, one: Running, error: Exception) -> None:
         self._running.remove(one)
@@ -167,41 +192,43 @@ class Batch:
 
     def _begin(self, stream: TokenStream) -> None:
         sequence = stream.sequence
+        kind = self._kind(sequence)
         try:
-            length, memory = self._prefixes.take(sequence.adapter, sequence.prompt)
+            length, memory = self._prefixes.take(kind, sequence.prompt)
             twin = max(self._alike(stream), key=lambda pair: pair[0], default=(0, None))
             if twin[1] is not None and twin[0] > length:
                 copied = twin[1].memory.copy(twin[0])
                 if copied is not None:
                     if memory is not None:
-                        self._prefixes.put(sequence.adapter, list(sequence.prompt[:length]), memory)
+                        self._prefixes.put(kind, list(sequence.prompt[:length]), memory)
                     memory = copied
-            lookup = Lookup(sequence.prompt) if self._speculate else None
+            lookup = Lookup(sequence.prompt) if self._speculate and not kind.own else None
             sampler = self._make_sampler(stream)
-            self._running.append(Running(stream, memory or self._forward.memory(), sampler, lookup, self._end_ids))
+            memory = memory or self._forward.memory()
+            self._running.append(Running(stream, memory, sampler, lookup, kind, self._end_ids))
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
             stream.put(self._describe(error, stream))
 
+    def _kind(self, sequence: Sequence) -> Kind:
+        seeded = sequence.sampling.seed is not None
+        return Kind(sequence.adapter, own=seeded and not independent(self._forward, sequence.adapter))
+
     def _alike(self, stream: TokenStream) -> Iterator[tuple[int, Running]]:
-        """(tokens that a running sequence has computed of this prompt, the sequence)."""
-        sequence = stream.sequence
+        """(tokens that a running sequence of its kind has computed of this prompt, the sequence)."""
+        prompt, kind = stream.sequence.prompt, self._kind(stream.sequence)
         for one in self._running:
-            if one.sequence.adapter == sequence.adapter:
-                length = min(one.memory.length, len(sequence.prompt) - 1)
-                yield common(one.ids[:length], sequence.prompt), one
+            if one.kind == kind:
+                length = min(one.lends, len(prompt) - 1)
+                yield kind.usable(common(one.ids[:length], prompt)), one
 
     def _would_share(self, stream: TokenStream) -> bool:
         if not self._forward.crops:
             return False
-        sequence = stream.sequence
-        coming = [
-            common(one.ids, sequence.prompt)
-            for one in self._running
-            if one.todo > 1 and one.sequence.adapter == sequence.adapter
-        ]
+        prompt, kind = stream.sequence.prompt, self._kind(stream.sequence)
+        coming = [kind.usable(common(one.ids, prompt)) for one in self._running if one.todo > 1 and one.kind == kind]
         if not coming or max(coming) <= _WORTH_WAITING:
             return False
-        there = [self._prefixes.longest(sequence.adapter, sequence.prompt), *(n for n, _ in self._alike(stream))]
+        there = [self._prefixes.longest(kind, prompt), *(n for n, _ in self._alike(stream))]
         return max(coming) - max(there) > _WORTH_WAITING
 
     # Memory
@@ -225,7 +252,7 @@ class Batch:
     def _give_way(self) -> bool:
         """Lets something go where a pass had no room; False where there is nothing but the one that had none."""
         if self._prefixes.bytes:
-            self._prefixes.shrink(0)
+            self._prefixes.shrink(self._prefixes.bytes // 2)
             return True
         if len(self._running) > 1:
             self._preempt(self._running[-1])

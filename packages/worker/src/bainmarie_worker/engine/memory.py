@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Union
+from typing import Any, Protocol, Union, runtime_checkable
 
 from bainmarie_worker.engine.sequence import Adapter
 
@@ -69,3 +69,17 @@ class Forward(Protocol):
 
     def free(self) -> None:
         """Gives back what is kept between passes, when memory is short."""
+
+
+@runtime_checkable
+class Independent(Protocol):
+    """A `Forward` that computes rows the same to the bit, whatever else is in their pass and however their sequence is
+    divided into passes. One that does not say so does not."""
+
+    def independent(self, adapter: Adapter) -> bool:
+        """Whether it does so for sequences with this adapter."""
+
+
+def independent(forward: Forward, adapter: Adapter) -> bool:
+    """Whether what this way computes of a sequence depends on nothing but the sequence."""
+    return isinstance(forward, Independent) and forward.independent(adapter)

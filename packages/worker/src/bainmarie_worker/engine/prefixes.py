@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from bainmarie_worker.engine.memory import Memory
+from bainmarie_worker.engine.own_passes import CHUNK
 from bainmarie_worker.engine.sequence import Adapter
 
 _TAIL = 64
@@ -17,11 +18,25 @@ _TAIL = 64
 _CHUNK = 512
 
 
-@dataclass
+class Kind(NamedTuple):
+    """Sequences of one kind may begin with what others of it have computed."""
+
+    adapter: Adapter = None
+    own: bool = False
+    """They have passes of their own: then it is whole chunks that they begin with."""
+
+    def usable(self, tokens: int) -> int:
+        """With so many of the first `tokens`, where those are common."""
+        return tokens // CHUNK * CHUNK if self.own else tokens
+
+
+@dataclass(eq=False)
 class _Kept:
-    adapter: Adapter
+    kind: Kind
     ids: list[int]
     memory: Memory
+    bytes: int
+    """Of the memory when it came, which does not grow; what it shared with another may be its own since."""
 
 
 Found = tuple[int, Optional[Memory]]
@@ -29,27 +44,28 @@ Found = tuple[int, Optional[Memory]]
 
 
 class Prefixes:
-    """Entries by use, the longest unused first. They depend on the adapter, so they are never shared between two."""
+    """Entries by use, the longest unused first; never shared between two kinds."""
 
     def __init__(self) -> None:
         self._kept: list[_Kept] = []
 
     @property
     def bytes(self) -> int:
-        return sum(entry.memory.bytes for entry in self._kept)
+        return sum(entry.bytes for entry in self._kept)
 
-    def longest(self, adapter: Adapter, ids: Sequence[int]) -> int:
+    def longest(self, kind: Kind, ids: Sequence[int]) -> int:
         """How many of the first `ids` the best entry has."""
-        return max((common(entry.ids, ids) for entry in self._kept if entry.adapter == adapter), default=0)
+        return kind.usable(_best([entry for entry in self._kept if entry.kind == kind], ids)[0])
 
-    def take(self, adapter: Adapter, ids: Sequence[int]) -> Found:
+    def take(self, kind: Kind, ids: Sequence[int]) -> Found:
         """The longest beginning of `ids` that an entry holds or can be cut to; at least one token is left to compute.
 
         An entry that goes on in another way by more than a few tokens stays, and is copied.
         """
-        most = len(ids) - 1
-        ranked = [(min(common(entry.ids, ids), most), entry) for entry in self._kept if entry.adapter == adapter]
-        for length, entry in sorted(ranked, key=lambda pair: -pair[0]):
+        left = [entry for entry in self._kept if entry.kind == kind]
+        while left:
+            shared, place = _best(left, ids[:-1])
+            length, entry = kind.usable(shared), left.pop(place)
             if length == 0:
                 break
             if len(entry.ids) - length <= _TAIL:
@@ -64,25 +80,35 @@ class Prefixes:
                 return length, memory
         return 0, None
 
-    def put(self, adapter: Adapter, ids: list[int], memory: Memory) -> None:
+    def put(self, kind: Kind, ids: list[int], memory: Memory) -> None:
         """Keeps a memory that holds exactly `ids`. An entry that is only a beginning of it is dropped."""
         if not ids:
             return
-        self._kept = [
-            entry
-            for entry in self._kept
-            if entry.adapter != adapter or len(entry.ids) > len(ids) or common(entry.ids, ids) < len(entry.ids)
-        ]
-        self._kept.append(_Kept(adapter, ids, memory))
+        self._kept = [entry for entry in self._kept if entry.kind != kind or entry.ids != ids[: len(entry.ids)]]
+        self._kept.append(_Kept(kind, ids, memory, memory.bytes))
 
     def drop(self, adapter: Adapter) -> None:
         """Forgets one adapter's entries."""
-        self._kept = [entry for entry in self._kept if entry.adapter != adapter]
+        self._kept = [entry for entry in self._kept if entry.kind.adapter != adapter]
 
     def shrink(self, most: int) -> None:
         """Drops entries, the longest unused first, until they take at most `most` bytes."""
-        while self._kept and self.bytes > most:
-            self._kept.pop(0)
+        held = self.bytes
+        while self._kept and held > most:
+            held -= self._kept.pop(0).bytes
+
+
+def _best(entries: Sequence[_Kept], ids: Sequence[int]) -> tuple[int, int]:
+    """(how many of the first `ids` an entry has at most, the place of the first such entry)."""
+    most = best = 0
+    for place, entry in enumerate(entries):
+        if most == len(ids):
+            break
+        if most < len(entry.ids) and entry.ids[most] == ids[most]:  # else it cannot have more
+            shared = common(entry.ids, ids)
+            if shared > most:
+                most, best = shared, place
+    return most, best
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from bainmarie_worker.engine.lookup import Lookup
 from bainmarie_worker.engine.memory import Logits, Memory, Part
+from bainmarie_worker.engine.own_passes import next_pass
+from bainmarie_worker.engine.prefixes import Kind
 from bainmarie_worker.engine.sequence import Drawn, Finish, Token, TokenStream
 
 if TYPE_CHECKING:
@@ -21,12 +23,14 @@ class Running:
         memory: Memory,
         sampler: Sampler,
         lookup: Lookup | None,
+        kind: Kind,
         end_ids: frozenset[int],
     ) -> None:
         self.stream = stream
         self.sequence = stream.sequence
         self.ids = list(stream.sequence.prompt)
         self.memory = memory
+        self.kind = kind
         self.generated = 0
         self.guess: list[int] = []
         self.needs = 0
@@ -40,6 +44,17 @@ class Running:
     def todo(self) -> int:
         """Known tokens that are not computed yet; at least one."""
         return len(self.ids) - self.memory.length
+
+    @property
+    def lends(self) -> int:
+        """How many of the computed tokens others of its kind may begin with."""
+        computed = self.memory.length
+        return self.kind.usable(min(computed, len(self.sequence.prompt))) if self.kind.own else computed
+
+    @property
+    def own_pass(self) -> Part:
+        """What its next pass has, where it is one of its own."""
+        return self.part(next_pass(self.memory.length, len(self.sequence.prompt)), 0)
 
     def part(self, count: int, most_guessed: int) -> Part:
         """The next `count` tokens; with the last known one also guesses of what follows."""

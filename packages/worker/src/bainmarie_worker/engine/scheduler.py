@@ -32,3 +32,13 @@ def plan(todo: Sequence[int], budget: int) -> list[int]:
     oldest = prompts[0]
     counts[oldest] = max(counts[oldest], min(todo[oldest], max(1, budget // _OLDEST_SHARE)))
     return counts
+
+
+def turns(todo: Sequence[int]) -> list[int]:
+    """The places of those that get their next pass, where each has passes of its own; `todo` as in `plan`.
+
+    A sequence that generates always gets it. Of the prompts it is the one with the least left, and the oldest.
+    """
+    prompts = [place for place, left in enumerate(todo) if left > 1]
+    chosen = {prompts[0], min(prompts, key=lambda place: todo[place])} if prompts else set()
+    return [place for place, left in enumerate(todo) if left == 1 or place in chosen]

@@ -27,7 +27,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, added to its logit)."""
     seed: int | None = None
-    """The same seed, prompt and model give the same answer. None: another one each time."""
+    """The same seed, prompt and model give the same answer, whatever is in the batch. None: another one each time."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ class _Pass(ctypes.Structure):
 
 
 class Fused:
-    """Implements `Forward`. Made by `fused`, which proves first that it computes what the model computes."""
+    """Implements `Forward` and `Independent`.
+
+    Made by `fused`, which proves first that it computes what the model computes.
+    """
 
     path = "fused"
     packs = True
@@ -67,13 +70,16 @@ class Fused:
         return OneBlock(self._empty)
 
     def run(self, parts: list[Part]) -> list[Computed]:
-        changes = [self._changed(part.adapter) for part in parts]
-        if any(part.adapter is not None and change is None for part, change in zip(parts, changes)):
+        if not all(self.independent(part.adapter) for part in parts):
             return self._other.run(parts)
         try:
-            return list(self._pass(parts, changes))
+            return list(self._pass(parts, [self._changed(part.adapter) for part in parts]))
         except Exception as error:  # noqa: BLE001 - handed to the sequences; no memory has moved on
             return [error] * len(parts)
+
+    def independent(self, adapter: Adapter) -> bool:
+        """But for adapters that only the model's own code can apply."""
+        return adapter is None or self._changed(adapter) is not None
 
     def free(self) -> None:
         self._other.free()

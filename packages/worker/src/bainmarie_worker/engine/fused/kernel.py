@@ -1,6 +1,7 @@
 """decoder.c as a library: compiled for this processor when it is first needed, and kept.
 
-What it takes is a C compiler (`cc`, or what CC names). Without one models are computed by their own code.
+What it takes is a C compiler (`cc`, or what CC names). Without one models are computed by their own code. What a
+compiler could not do is noted beside the library: the next worker does not ask it again for the same.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 _SOURCE = Path(__file__).with_name("decoder.c")
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
 _NATIVE = {"x86_64": "-march=native", "amd64": "-march=native", "arm64": "-mcpu=native", "aarch64": "-mcpu=native"}
 _SECONDS = 120
+_NOTED = 24 * 3600
+"""Seconds after which a compiler that failed is asked again: what it lacked, headers say, may be there."""
 
 
 class NoKernel(Exception):
@@ -51,6 +56,8 @@ def _compile(path: Path) -> None:
     native = _NATIVE.get(platform.machine().lower())
     if native is None:
         raise NoKernel(f"the decoder was never compiled for {platform.machine()}")
+    note = path.with_suffix(f".{_identity(compiler[0])}.failed")
+    _recall(note)
     command = [compiler[0], native, *_FLAGS, *compiler[1:], "-o", path.name, str(_SOURCE), "-lm"]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +65,35 @@ def _compile(path: Path) -> None:
             done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=_SECONDS, check=False)
             if done.returncode:
                 first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:])
-                raise NoKernel(f"{compiler[0]} could not compile the decoder: {first.strip()}")
+                reason = f"{compiler[0]} could not compile the decoder: {first.strip()}"
+                _put(note, f"{reason} (noted in {note})", Path(scratch))
+                raise NoKernel(reason)
             (Path(scratch) / path.name).replace(path)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoKernel(f"{compiler[0]} could not compile the decoder into {path.parent}: {error}") from error
+
+
+def _recall(note: Path) -> None:
+    """NoKernel where the compiler has failed lately."""
+    with suppress(OSError):
+        if time.time() - note.stat().st_mtime < _NOTED:
+            raise NoKernel(note.read_text(encoding="utf-8"))
+
+
+def _put(note: Path, text: str, scratch: Path) -> None:
+    """Readers see all of it or nothing."""
+    draft = scratch / note.name
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(note)
+
+
+def _identity(compiler: str) -> str:
+    """Another one where the compiler has been exchanged."""
+    place = os.path.realpath(shutil.which(compiler) or compiler)
+    with suppress(OSError):
+        found = os.stat(place)
+        place += f" {found.st_size} {found.st_mtime_ns}"
+    return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 
 def _directory() -> Path:

@@ -15,6 +15,10 @@ class OneBlock(KeysValues):
         super().__init__()
         self.block = like
 
+    @property
+    def bytes(self) -> int:
+        return self.block.nbytes
+
     def reserve(self, tokens: int) -> None:
         if tokens <= self._capacity:
             return

@@ -33,6 +33,10 @@ _STEADY = ("default", "linear", "llama3", "yarn")
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+_COARSE = (
+    "{} weights in a float32 model: compiled code would round what is multiplied with them to bfloat16 "
+    "(with dtype: bfloat16 it is taken)"
+)
 _pointer, _whole, _real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
@@ -158,6 +162,7 @@ class Structure:
         _require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
         weight = linear.weight
         _require(weight.dtype in _KINDS, f"weights in {weight.dtype}")
+        _require(self.dtype != torch.float32 or weight.dtype == torch.float32, _COARSE.format(weight.dtype))
         _require(weight.is_contiguous() and weight.device.type == "cpu", "weights that are not in one piece in memory")
         scale = linear.scales[part].float() if isinstance(linear, Int8Linear) else None
         bias = None if linear.bias is None else linear.bias.detach()[part].float()
