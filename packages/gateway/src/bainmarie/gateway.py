@@ -136,9 +136,9 @@ class _Serving:
 
     def _started(self) -> None:
         _write(self._file, self._info)
-        self._parts.supervisor.settle()
-        self._place.serves()
         _log.info("gateway %s serves at %s, home %s", self._info.version, self._info.address, self._info.home)
+        self._parts.supervisor.settle()  # if it dies just here, the one before loads them anew
+        self._place.serves()
         if sys.platform != "win32":
             self._tasks.add(asyncio.create_task(self._stand()))
         if self._place.predecessor is not None:
