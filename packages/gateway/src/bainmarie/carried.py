@@ -1,7 +1,7 @@
 """What travels with the gateway: the wheels of its worker, and the demo models.
 
-In the gateway's wheel they lie in `bainmarie/_carried`. In a checkout the models lie in their own folder, and the wheels
-are built from the sources, once for each content. Standard library and uv alone: `hatch_build.py` loads this file too.
+In the gateway's wheel they lie in `bainmarie/_carried`. In a checkout the models lie in their own folder, and the
+wheels are built from the sources, once for each content. Standard library and uv alone: `hatch_build.py` loads it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def demo_model(name: str = "demo") -> Path:
 
 
 def build_wheels(checkout: Path, target: Path, uv: str) -> None:
-    """Builds them from the sources: the same sources give the same bytes. No network is used: uv is their build backend.
+    """Builds them from the sources: the same sources give the same bytes.
 
-    RuntimeError with uv's own words.
+    uv is their build backend, so that nothing is downloaded. RuntimeError with uv's own words.
     """
     for package in WHEELS:
         source = str(checkout / "packages" / package)
