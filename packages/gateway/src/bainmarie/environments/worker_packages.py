@@ -17,7 +17,8 @@ from pathlib import Path
 from bainmarie import carried
 from bainmarie.errors import EnvironmentFailed
 
-PACKAGES = ("bainmarie-protocol", "bainmarie-worker")
+WORKER = "bainmarie-worker"
+PACKAGES = ("bainmarie-protocol", WORKER)
 """Their names, as they stand among an environment's versions."""
 LIST_FILE = "worker.lock"
 """In every environment of ours: where they were installed from, as uv reads it."""
