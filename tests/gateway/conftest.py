@@ -1,12 +1,38 @@
-"""Wheels made on the spot."""
+"""Wheels made on the spot, and a worker of another release."""
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
+from uv import find_uv_bin
+
+from bainmarie import carried
+from bainmarie.environments.worker_packages import WorkerPackages, worker_packages
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of another release: one line more."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for package in (*carried.WHEELS, "gateway"):
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "packages" / package, copy / "packages" / package, ignore=left_out)
+    with (copy / "packages" / "worker" / "src" / "bainmarie_worker" / "__init__.py").open("a") as file:
+        file.write("NEWER = True\n")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def newer(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerPackages:
+    """The worker of that release."""
+    wheels = tmp_path_factory.mktemp("newer")
+    carried.build_wheels(checkout, wheels, find_uv_bin())
+    return worker_packages(list(wheels.glob("*.whl")))
 
 
 @pytest.fixture
