@@ -17,21 +17,28 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from tests.worker_environment import sweep_older
 
 # A program started in the background is born with SIGINT ignored, and so are its children: nothing could stop them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 BAIN = Path(sys.executable).with_name("bain")
+KEPT_HOME = Path(os.environ.get("BAIN_TEST_HOME", ROOT / ".bain-test"))
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Once for all processes of a run."""
+    if not hasattr(session.config, "workerinput"):
+        sweep_older(KEPT_HOME)
 
 
 @pytest.fixture(scope="session")
 def kept_home() -> Path:
     """BAIN_HOME whose environments outlive the test run, so that only the first run builds them."""
-    home = Path(os.environ.get("BAIN_TEST_HOME", ROOT / ".bain-test"))
-    (home / "environments").mkdir(parents=True, exist_ok=True)
-    return home
+    (KEPT_HOME / "environments").mkdir(parents=True, exist_ok=True)
+    return KEPT_HOME
 
 
 @pytest.fixture
@@ -117,13 +124,13 @@ class Gateway:
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
-def launch_gateway(home: Path, folder: Path, configuration: str) -> Gateway:
+def launch_gateway(home: Path, folder: Path, configuration: str, bain: Path = BAIN) -> Gateway:
     """A gateway on a free port, with the configuration in `folder`/bain.yaml and its log beside it."""
     file, log = folder / "bain.yaml", folder / "gateway.log"
     file.write_text(configuration)
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [str(BAIN), "up", "--lifeline", "--port", "0", "--config", str(file)],
+            [str(bain), "up", "--lifeline", "--port", "0", "--config", str(file)],
             cwd=folder,
             env=clean_environ(home),
             stdin=subprocess.PIPE,
