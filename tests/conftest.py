@@ -17,28 +17,25 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from tests.worker_environment import sweep_older
 
 # A program started in the background is born with SIGINT ignored, and so are its children: nothing could stop them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 BAIN = Path(sys.executable).with_name("bain")
-KEPT_HOME = Path(os.environ.get("BAIN_TEST_HOME", ROOT / ".bain-test"))
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Once for all processes of a run."""
-    if not hasattr(session.config, "workerinput"):
-        sweep_older(KEPT_HOME)
 
 
 @pytest.fixture(scope="session")
 def kept_home() -> Path:
     """BAIN_HOME whose environments outlive the test run, so that only the first run builds them."""
-    (KEPT_HOME / "environments").mkdir(parents=True, exist_ok=True)
-    return KEPT_HOME
+    from tests.worker_environment import sweep_older  # not above: tests/worker runs where there is no bainmarie
+
+    home = Path(os.environ.get("BAIN_TEST_HOME", ROOT / ".bain-test"))
+    (home / "environments").mkdir(parents=True, exist_ok=True)
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        sweep_older(home)
+    return home
 
 
 @pytest.fixture

@@ -192,6 +192,28 @@ async def test_files_are_shared_and_neither_environment_can_change_the_other(
     assert listing(directory(old)) == theirs
 
 
+async def test_a_cancel_while_files_are_taken_over_leaves_nothing(
+    tmp_path: Path, spec: EnvironmentSpec, newer: WorkerPackages
+) -> None:
+    old = await EnvironmentStore(tmp_path).ensure(spec, lambda progress: None)
+    before, taking = listing(directory(old)), asyncio.Event()
+
+    def report(progress: Progress) -> None:
+        if progress.detail.startswith("the files of"):
+            taking.set()
+
+    store = EnvironmentStore(tmp_path, worker=newer)
+    for _ in range(5):
+        task = asyncio.create_task(store.ensure(spec, report))
+        await taking.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert {path.name for path in (tmp_path / "environments").iterdir()} == {old.digest, "locks"}
+        assert listing(directory(old)) == before
+    assert inside(await store.ensure(spec, report))[2]
+
+
 async def test_nothing_is_taken_from_one_that_was_never_finished(
     tmp_path: Path, spec: EnvironmentSpec, newer: WorkerPackages, seen: list[Progress]
 ) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from bainmarie.environments.bundle import Bundle, unpack_files
 from bainmarie.environments.bytecode import share_bytecode
@@ -37,6 +39,8 @@ from bainmarie.environments.worker_packages import LIST_FILE, WORKER_MODULE, Wor
 from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress, Report
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 WORKER_IMPORTS = ("starlette", "uvicorn", "jinja2")
 _CHECKED_IMPORTS = ("torch", "transformers", "safetensors", "accelerate", "peft", "bitsandbytes")
 """Packages whose import is tried first in the preflight where the spec names them, in this order."""
@@ -106,15 +110,7 @@ class _Builder:
         await asyncio.to_thread(self._check_room)
         await self._make()
         siblings = await asyncio.to_thread(self._siblings)
-        source = None if self._bundle else await self._take_over(siblings)
-        if source is None:
-            await self._install()
-        await self._install_worker()
-        if source is not None:
-            siblings = [source, *(each for each in siblings if each is not source)]
-        await asyncio.to_thread(
-            share_bytecode, self._path, [each.path for each in siblings if each.path], self._lock.tag
-        )
+        source = await self._fill(siblings)
         imports = (*WORKER_IMPORTS, *checked_imports(self._named()))
         like = None
         # Files of a bundle, and what was taken over from one, nobody has compared with the lock's hashes.
@@ -171,10 +167,20 @@ class _Builder:
         )
         (self._path / LOCK_FILE).write_text(self._lock.text, encoding="utf-8")
 
+    async def _fill(self, siblings: Sequence[Environment]) -> Environment | None:
+        """Install all that belongs into the bare environment; where another has given its files, that one."""
+        source = None if self._bundle else await self._take_over(siblings)
+        if source is None:
+            await self._install()
+        await self._install_worker()
+        paths = [each.path for each in sorted(siblings, key=lambda each: each is not source) if each.path]
+        await _to_its_end(share_bytecode, self._path, paths, self._lock.tag)
+        return source
+
     async def _install(self) -> None:
         if self._bundle is not None:
             self._report(Progress("install", None, f"{self._lock.count} packages from {self._bundle.path}"))
-            await asyncio.to_thread(unpack_files, self._bundle, self._path)
+            await _to_its_end(unpack_files, self._bundle, self._path)
             return
         progress = SyncProgress(self._lock.count, self._report)
         await self._run_uv(
@@ -186,8 +192,11 @@ class _Builder:
         )
 
     async def _take_over(self, siblings: Sequence[Environment]) -> Environment | None:
-        """Fill the bare environment with the files of one that has the same lock; None where there is none."""
-        same = [each for each in siblings if each.lock == self._lock.digest]
+        """Fill the bare environment with the files of one that has the same lock; None where there is none.
+
+        Not on Windows: programs there (.exe) name their interpreter in a form of their own.
+        """
+        same = [each for each in siblings if each.lock == self._lock.digest and os.name == "posix"]
         for source in sorted(same, key=lambda each: not each.imported):  # those that came from a bundle last
             assert source.path is not None
             async with hold(build_lock(source.path), lambda: None):  # it cannot be removed meanwhile
@@ -196,7 +205,7 @@ class _Builder:
                 told = f"the files of {source.digest[:12]}, which has the same lock, and bainmarie-worker"
                 self._report(Progress("install", None, f"{told} {self._worker.version}"))
                 try:
-                    count = await asyncio.to_thread(take_over, source.path, self._path)
+                    count = await _to_its_end(take_over, source.path, self._path)
                 except (NotWhole, FileNotFoundError) as error:
                     self._report(Progress("install", None, f"{source.digest[:12]} is not whole any more: {error}"))
                     await asyncio.to_thread(_remove, self._path)
@@ -266,6 +275,16 @@ class _Builder:
         )
         if done.code != 0:
             raise uv_failed(step, self._spec.name, done.stderr)
+
+
+async def _to_its_end(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+    """In a thread, as `asyncio.to_thread`, but on a cancel too it has ended on return: what it wrote can be removed."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 def checked_imports(packages: Sequence[str]) -> tuple[str, ...]:

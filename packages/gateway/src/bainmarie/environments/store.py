@@ -41,7 +41,7 @@ class EnvironmentStore:
         `worker` are the packages that every environment gets; None takes those that came with this gateway.
         """
         self._root = Path(os.path.realpath(home / "environments"))  # programs inside name their own path
-        self._unpacked = home / "worker"
+        self._unpacked = Path(os.path.realpath(home / "worker"))
         self._environ = environ
         self._given = worker
         self._asked: dict[str, _Asked] = {}

@@ -115,8 +115,9 @@ def _runs_in(path: Path) -> int:
 
 def _imports_from(path: Path) -> int:
     """A process that was told to import from that folder; 0 where there is none."""
+    written = repr(str(path))[1:-1]  # as it stands in the program that it was given
     for process in psutil.process_iter(["cmdline"]):
-        if any(str(path) in word for word in process.info["cmdline"] or ()):
+        if any(written in word for word in process.info["cmdline"] or ()):
             return int(process.pid)
     return 0
 
