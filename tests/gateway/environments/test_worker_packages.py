@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -169,8 +169,15 @@ async def test_a_new_bainmarie_needs_no_network_and_no_cache(
 
 
 async def test_files_are_shared_and_neither_environment_can_change_the_other(
-    tmp_path: Path, spec: EnvironmentSpec, newer: WorkerPackages
+    tmp_path: Path, spec: EnvironmentSpec, newer: WorkerPackages, make_wheel: Callable[..., Path]
 ) -> None:
+    """Programs are no links: they name their place. Some have names like those of the interpreter's own."""
+    programs = "[console_scripts]\npython-tool = tool:main\nactivate-tool = tool:main\n"
+    source = "def main():\n    print(__file__)\n"
+    wheels = make_wheel(
+        "tool", "1.0", source, **{"{info}/entry_points.txt": programs, "tool_data/lib64/data": "x" * 9999}
+    )
+    spec = replace(spec, packages=(*spec.packages, "tool"), find_links=(str(wheels),))
     old = await EnvironmentStore(tmp_path).ensure(spec, lambda progress: None)
     (packages,) = directory(old).glob("lib/python*/site-packages")
     (packages / "six.py.cache").write_text("made by six")  # no package says that it is its own
@@ -183,10 +190,12 @@ async def test_files_are_shared_and_neither_environment_can_change_the_other(
     assert all(ours[name] == theirs[name] for name in compiled)
     assert ours[f"{place}/six.py.cache"][0] != theirs[f"{place}/six.py.cache"][0]
     assert ours[f"{place}/bainmarie_worker/__init__.py"][0] != theirs[f"{place}/bainmarie_worker/__init__.py"][0]
-    script = directory(new) / "bin" / "uvicorn"
-    assert script.read_text().startswith(f"#!{new.python}\n")
-    assert (directory(old) / "bin" / "uvicorn").read_text().startswith(f"#!{old.python}\n")
-    assert output(script, "--version")
+    assert ours[f"{place}/tool_data/lib64/data"] == theirs[f"{place}/tool_data/lib64/data"]
+    for environment in (old, new):
+        for name in ("python-tool", "activate-tool"):
+            script = directory(environment) / "bin" / name
+            assert script.read_text().startswith(f"#!{environment.python}\n")
+            assert output(script).startswith(str(directory(environment)))
     assert disk([directory(new)]).own < 2 << 20
     uninstall(new, "six", "starlette")
     assert listing(directory(old)) == theirs
@@ -224,16 +233,37 @@ async def test_nothing_is_taken_from_one_that_was_never_finished(
     assert heard(seen, "download")
 
 
+def without_a_file(environment: Environment) -> None:
+    (six,) = directory(environment).glob("lib/python*/site-packages/six.py")
+    six.unlink()
+
+
+def with_another_version(environment: Environment) -> None:
+    output(uv.find_uv_bin(), "pip", "install", "--python", environment.python, "six==1.17.0")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without_a_file, "1 files are gone, "),
+        (with_another_version, "six was changed in it"),
+        (lambda environment: uninstall(environment, "six"), "six was changed in it"),
+    ],
+)
 async def test_one_that_is_not_whole_any_more_is_not_taken(
-    tmp_path: Path, spec: EnvironmentSpec, newer: WorkerPackages, seen: list[Progress]
+    tmp_path: Path,
+    spec: EnvironmentSpec,
+    newer: WorkerPackages,
+    seen: list[Progress],
+    change: Callable[[Environment], None],
+    reason: str,
 ) -> None:
     old = await EnvironmentStore(tmp_path).ensure(spec, lambda progress: None)
-    (six,) = directory(old).glob("lib/python*/site-packages/six.py")
-    six.unlink()
+    change(old)
     new = await EnvironmentStore(tmp_path, worker=newer).ensure(spec, seen.append)
     (said,) = (detail for detail in heard(seen, "install") if "not whole" in detail)
-    assert "1 files are not there, " in said
-    assert "six.py" in said
+    assert reason in said
+    assert "six" in said
     assert heard(seen, "download")
     assert output(new.python, "-I", "-c", "import six; print(six.__version__)") == "1.16.0\n"
 

@@ -196,7 +196,9 @@ class _Builder:
 
         Not on Windows: programs there (.exe) name their interpreter in a form of their own.
         """
-        same = [each for each in siblings if each.lock == self._lock.digest and os.name == "posix"]
+        if os.name != "posix":
+            return None
+        same = [each for each in siblings if each.lock == self._lock.digest]
         for source in sorted(same, key=lambda each: not each.imported):  # those that came from a bundle last
             assert source.path is not None
             async with hold(build_lock(source.path), lambda: None):  # it cannot be removed meanwhile
@@ -205,7 +207,7 @@ class _Builder:
                 told = f"the files of {source.digest[:12]}, which has the same lock, and bainmarie-worker"
                 self._report(Progress("install", None, f"{told} {self._worker.version}"))
                 try:
-                    count = await _to_its_end(take_over, source.path, self._path)
+                    count = await _to_its_end(take_over, source.path, source.versions, self._path)
                 except (NotWhole, FileNotFoundError) as error:
                     self._report(Progress("install", None, f"{source.digest[:12]} is not whole any more: {error}"))
                     await asyncio.to_thread(_remove, self._path)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 
 from bainmarie.environments.environment import LOCK_FILE, MARKER, site_packages
 from bainmarie.environments.worker_packages import LIST_FILE, PACKAGES
 
 SCRIPTS = ("bin", "Scripts")
-_INTERPRETER = ("python", "pythonw", "activate", "deactivate")
-"""Beginnings of names in bin that belong to the interpreter and not to a package."""
+_INTERPRETER = re.compile(r"pythonw?[\d.]*(\.exe)?|activate(_this)?(\.\w+)?|deactivate(\.\w+)?|pydoc\.bat")
+"""Names in bin that belong to the interpreter and not to a package."""
 _LEFT_OUT = (MARKER, LOCK_FILE, LIST_FILE, "pyvenv.cfg", "lib64", ".gitignore", ".lock", "CACHEDIR.TAG")
 
 
 class NotWhole(Exception):
-    """A file is not there that an installed package says is its own."""
+    """An environment does not hold any more what was installed in it."""
 
 
 def own_files(environment: Path) -> Iterator[Path]:
@@ -30,23 +32,26 @@ def own_files(environment: Path) -> Iterator[Path]:
     packages = site_packages(environment)
     for folder, folders, names in os.walk(environment):
         here = Path(folder)
-        folders[:] = sorted(name for name in folders if name != "__pycache__" and name not in _LEFT_OUT)
+        left_out = _LEFT_OUT if here == environment else ()
+        folders[:] = sorted(name for name in folders if name != "__pycache__" and name not in left_out)
         if here in packages:
             folders[:] = [name for name in folders if _package(name) not in PACKAGES]
         in_scripts = here.parent == environment and here.name in SCRIPTS
         for name in sorted(names):
-            if here == environment and name in _LEFT_OUT:
-                continue
-            if not (in_scripts and name.startswith(_INTERPRETER)):
+            if name not in left_out and not (in_scripts and _INTERPRETER.fullmatch(name)):
                 yield here / name
 
 
-def take_over(source: Path, environment: Path) -> int:
-    """Give a bare environment all that `source` holds, by hard links; returns how many files. NotWhole.
+def take_over(source: Path, versions: Mapping[str, str], environment: Path) -> int:
+    """Give a bare environment all that `source` holds, by hard links; returns how many files.
 
-    As with uv's own links, files are replaced and never written into: neither of the two can change the other. What no
-    package says is its own is copied: who made it may write into it. So are scripts, which name their place.
+    NotWhole where that is not what was installed in it: packages of these versions, with each of their files. As with
+    uv's own links, files are replaced and never written into: neither of the two can change the other. What no package
+    says is its own is copied: who made it may write into it. So are scripts, which name their place.
     """
+    others = _installed(source).items() ^ {pair for pair in versions.items() if pair[0] not in PACKAGES}
+    if others:
+        raise NotWhole(f"{min(others)[0]} was changed in it")
     listed, files = _listed(source), list(own_files(source))
     for file in files:
         place = file.relative_to(source)
@@ -57,7 +62,7 @@ def take_over(source: Path, environment: Path) -> int:
         if not (linked and _linked(file, new)):
             shutil.copy2(file, new, follow_symlinks=False)
     if listed:
-        raise NotWhole(f"{len(listed)} files are not there, {min(listed)} among them")
+        raise NotWhole(f"{len(listed)} files are gone, {min(listed)} among them")
     move_scripts(environment, str(source))
     return len(files)
 
@@ -100,6 +105,13 @@ def _listed(environment: Path) -> set[str]:
                 found.update(os.path.normpath(os.path.join(folder, row[0])) for row in csv.reader(file) if row)
     inside = f"{environment}{os.sep}"
     return {place.removeprefix(inside) for place in found if place.startswith(inside) and "__pycache__" not in place}
+
+
+def _installed(environment: Path) -> dict[str, str]:
+    """Versions by package, without the worker's own."""
+    found = distributions(path=[str(place) for place in site_packages(environment)])
+    versions = {re.sub(r"[-_.]+", "-", each.name).lower(): each.version for each in found}
+    return {name: version for name, version in versions.items() if name not in PACKAGES}
 
 
 def _package(folder: str) -> str:
