@@ -16,21 +16,13 @@ from bainmarie.environments.worker_packages import WorkerPackages, worker_packag
 
 
 @pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources of another release: one line more."""
-    copy = tmp_path_factory.mktemp("checkout")
-    for package in (*carried.WHEELS, "gateway"):
-        left_out = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "packages" / package, copy / "packages" / package, ignore=left_out)
-    with (copy / "packages" / "worker" / "src" / "bainmarie_worker" / "__init__.py").open("a") as file:
+def newer(tmp_path_factory: pytest.TempPathFactory) -> WorkerPackages:
+    """That of another release: it has one line more."""
+    checkout, wheels = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("newer")
+    for package in carried.WHEELS:
+        shutil.copytree(ROOT / "packages" / package, checkout / "packages" / package)
+    with (checkout / "packages" / "worker" / "src" / "bainmarie_worker" / "__init__.py").open("a") as file:
         file.write("NEWER = True\n")
-    return copy
-
-
-@pytest.fixture(scope="session")
-def newer(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerPackages:
-    """The worker of that release."""
-    wheels = tmp_path_factory.mktemp("newer")
     carried.build_wheels(checkout, wheels, find_uv_bin())
     return worker_packages(list(wheels.glob("*.whl")))
 
