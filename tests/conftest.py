@@ -29,8 +29,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 @pytest.fixture(scope="session")
 def kept_home() -> Path:
     """BAIN_HOME whose environments outlive the test run, so that only the first run builds them."""
+    from tests.worker_environment import sweep_older  # not above: tests/worker runs where there is no bainmarie
+
     home = Path(os.environ.get("BAIN_TEST_HOME", ROOT / ".bain-test"))
     (home / "environments").mkdir(parents=True, exist_ok=True)
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        sweep_older(home)
     return home
 
 
@@ -117,13 +121,13 @@ class Gateway:
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
-def launch_gateway(home: Path, folder: Path, configuration: str) -> Gateway:
+def launch_gateway(home: Path, folder: Path, configuration: str, bain: Path = BAIN) -> Gateway:
     """A gateway on a free port, with the configuration in `folder`/bain.yaml and its log beside it."""
     file, log = folder / "bain.yaml", folder / "gateway.log"
     file.write_text(configuration)
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [str(BAIN), "up", "--lifeline", "--port", "0", "--config", str(file)],
+            [str(bain), "up", "--lifeline", "--port", "0", "--config", str(file)],
             cwd=folder,
             env=clean_environ(home),
             stdin=subprocess.PIPE,

@@ -21,6 +21,7 @@ from tests.chaos.test_reload import read_anew
 from tests.conftest import BAIN, clean_environ
 
 from bainmarie.workers.records import Records
+from bainmarie_protocol import PROTOCOL
 
 SURVIVE = {"workers": {"survive": "120s"}}
 """Longer than any start of a gateway; what is left at the end of a test is ended with it."""
@@ -76,6 +77,7 @@ async def test_a_killed_gateway_leaves_its_workers_to_the_next(tmp_path: Path) -
         house.process.wait()
         with pytest.raises(httpx2.HTTPError):
             await cut
+        _another_release(house)  # of the same protocol
         async with another(house, "--port", str(house.http.base_url.port)) as told:
             for name, old in zip("ab", before, strict=True):
                 status = await house.status(name)
@@ -161,10 +163,15 @@ def _another_word(configuration: dict[str, Any], house: House) -> None:
         file.rename(file.with_name(f"{word}.json")).write_text(json.dumps(record | {"word": word}))
 
 
-def _another_version(configuration: dict[str, Any], house: House) -> None:
+def _another_release(house: House, **differs: Any) -> None:
+    """What a gateway of another release would have written of its workers."""
     for file in (house.home / "run" / "workers").glob("*.json"):
         record = json.loads(file.read_text())
-        file.write_text(json.dumps(record | {"note": record["note"] | {"version": "0.0.1"}}))
+        file.write_text(json.dumps(record | {"note": record["note"] | {"version": "0.0.1", **differs}}))
+
+
+def _another_protocol(configuration: dict[str, Any], house: House) -> None:
+    _another_release(house, protocol=PROTOCOL + 1)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +182,7 @@ def _another_version(configuration: dict[str, Any], house: House) -> None:
         (_another_number, "it ended with its gateway", "120s"),
         (_another_boot, "it ended with its gateway", "2s"),
         (_another_word, "does not know the word", "120s"),
-        (_another_version, "it belongs to bainmarie 0.0.1", "120s"),
+        (_another_protocol, "it belongs to bainmarie 0.0.1, which speaks another protocol", "120s"),
     ],
 )
 async def test_a_worker_whose_identity_is_not_proven_is_ended(

@@ -1,12 +1,30 @@
-"""Wheels made on the spot."""
+"""Wheels made on the spot, and a worker of another release."""
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
+from uv import find_uv_bin
+
+from bainmarie import carried
+from bainmarie.environments.worker_packages import WorkerPackages, worker_packages
+
+
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> WorkerPackages:
+    """That of another release: it has one line more."""
+    checkout, wheels = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("newer")
+    for package in carried.WHEELS:
+        shutil.copytree(ROOT / "packages" / package, checkout / "packages" / package)
+    with (checkout / "packages" / "worker" / "src" / "bainmarie_worker" / "__init__.py").open("a") as file:
+        file.write("NEWER = True\n")
+    carried.build_wheels(checkout, wheels, find_uv_bin())
+    return worker_packages(list(wheels.glob("*.whl")))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from bainmarie.app import build_app, build_parts
 from bainmarie.catalog import ModelSpec
 from bainmarie.engines import fake
 from bainmarie.environments.environment import Environment
+from bainmarie.environments.worker_packages import carried_packages
 from bainmarie.listening import bind, reachable
 from bainmarie.progress import Report
 from bainmarie.settings import Settings, parse_settings
@@ -73,7 +74,8 @@ Start = Callable[..., Awaitable[Server]]
 @asynccontextmanager
 async def running(settings: Settings, home: Path) -> AsyncIterator[Server]:
     async def prepare(models: Sequence[ModelSpec], report: Report) -> LaunchSpec:
-        environment = Environment(name="tests", digest="", python=Path(sys.executable))
+        worker = carried_packages().unpacked(home / "worker")
+        environment = Environment(name="tests", digest="", python=Path(sys.executable), import_path=worker)
         return fake.launch(models, environment, home, os.environ)
 
     stopping: list[bool] = []

@@ -20,6 +20,7 @@ from bainmarie.app import build_app, build_parts
 from bainmarie.catalog import ModelSpec
 from bainmarie.engines import fake
 from bainmarie.environments.environment import Environment
+from bainmarie.environments.worker_packages import carried_packages
 from bainmarie.listening import bind, reachable
 from bainmarie.progress import Report
 from bainmarie.settings import parse_settings
@@ -43,7 +44,8 @@ CONFIGURATION = {
 @pytest.fixture
 async def http(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     async def prepare(models: Sequence[ModelSpec], report: Report) -> LaunchSpec:
-        environment = Environment(name="tests", digest="", python=Path(sys.executable))
+        worker = carried_packages().unpacked(tmp_path / "worker")
+        environment = Environment(name="tests", digest="", python=Path(sys.executable), import_path=worker)
         return fake.launch(models, environment, tmp_path, os.environ)
 
     listener = bind("127.0.0.1", 0)

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
+
+from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.store import EnvironmentStore
+from bainmarie.environments.worker_packages import WorkerPackages, carried_packages
 
 
 def test_explain_names_every_package_with_reason_and_source(home) -> None:
@@ -27,7 +32,10 @@ def test_explain_of_a_named_environment(home, tmp_path: Path) -> None:
         "why": "`environments: small: packages`",
         "source": "the configuration",
     }
-    assert "used as it is" in home.bain("env", "explain", "b", "--config", str(file), env={"COLUMNS": "200"}).stdout
+    assert (rows[-1]["requirement"], rows[-1]["source"]) == ("bainmarie-worker==0.1.0", "bainmarie")
+    own = home.bain("env", "explain", "b", "--config", str(file), env={"COLUMNS": "200"}).stdout
+    assert "used as it is" in own
+    assert "bainmarie-worker==0.1.0, this bainmarie's own, is put on the worker's import path" in own
 
 
 def test_an_unknown_model_is_not_explained(home) -> None:
@@ -58,6 +66,31 @@ def test_diff_shows_what_differs_alone(home, tmp_path: Path) -> None:
     assert (same.returncode, same.stdout) == (0, "")
     assert "the same versions" in same.stderr
     assert home.bain("env", "diff", "a", "ffffff", "--config", str(file)).returncode == 4
+
+
+def test_two_that_differ_in_the_worker_alone(empty_home, tmp_path: Path, newer: WorkerPackages) -> None:
+    file = tmp_path / "bain.yaml"
+    named = {"e": {"packages": ["six==1.16.0"]}}
+    file.write_text(json.dumps({"environments": named, "models": {"m": {"engine": "fake", "environment": "e"}}}))
+    spec = EnvironmentSpec(name="e", packages=("six==1.16.0",))
+    another = asyncio.run(EnvironmentStore(tmp_path, worker=newer).ensure(spec, lambda progress: None))
+    assert "worker of another bainmarie" in empty_home.bain("doctor", env={"UV_OFFLINE": "1"}).stdout
+    assert empty_home.bain("env", "sync", "m").returncode == 0
+    ours, theirs = (f"0.1.0 {worker.digest[:12]}" for worker in (carried_packages(), newer))
+    expected = [{"package": "bainmarie-worker", "a": ours, "b": theirs}]
+    assert json.loads(empty_home.bain("env", "diff", "m", another.digest, "--json").stdout) == expected
+    rows = {row["digest"]: row for row in json.loads(empty_home.bain("env", "ls", "--json").stdout)}
+    (used,) = (row for row in rows.values() if row["models"] == ["m"])
+    assert (used["lock"], used["worker"]) == (another.lock, carried_packages().digest)
+    assert rows[another.digest]["worker"] == newer.digest
+    assert json.loads(empty_home.bain("env", "diff", used["digest"], another.digest, "--json").stdout) == expected
+    (tmp_path / "m.lock").write_text(empty_home.bain("env", "lock", "m").stdout)
+    for name in ("m", used["digest"], another.digest):
+        told = empty_home.bain("env", "diff", name, str(tmp_path / "m.lock"))
+        assert "hold the same versions" in told.stderr, "a lock knows of no worker"
+    table = empty_home.bain("env", "ls", env={"COLUMNS": "300"}).stdout
+    assert "0.1.0*" in table
+    assert "* another bainmarie's" in table
 
 
 def test_a_lock_beside_packages_is_a_mistake(home, tmp_path: Path) -> None:

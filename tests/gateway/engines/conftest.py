@@ -9,23 +9,29 @@ import pytest
 
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.spec import EnvironmentSpec
+from bainmarie.environments.worker_packages import carried_packages
 from bainmarie.progress import Progress, Report
 
 
 class OwnInterpreter:
     """In place of the store."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path) -> None:
+        self._home = home
         self.asked: list[EnvironmentSpec] = []
 
     async def ensure(self, spec: EnvironmentSpec, report: Report) -> Environment:
         self.asked.append(spec)
         report(Progress("preflight", 1.0))
         return Environment(
-            name=spec.name, digest="d1", python=Path(sys.executable), path=None, variables=dict(spec.variables)
+            name=spec.name,
+            digest="d1",
+            python=Path(sys.executable),
+            variables=dict(spec.variables),
+            import_path=carried_packages().unpacked(self._home / "worker"),
         )
 
 
 @pytest.fixture
-def environments() -> OwnInterpreter:
-    return OwnInterpreter()
+def environments(tmp_path: Path) -> OwnInterpreter:
+    return OwnInterpreter(tmp_path)

@@ -28,9 +28,7 @@ ADAPTER = ModelSpec("a", model="/models/base", adapter="/adapters/a", options=((
 def test_the_transformers_worker(tmp_path: Path) -> None:
     environment = Environment("auto", "d1", Path("/env/bin/python"), Path("/env"), variables={"A": "1"})
     spec = engine("transformers")([BASE, ADAPTER], environment, tmp_path, {"HOME": "/h", "PYTHONPATH": "/evil"})
-    assert spec.argv[:3] == ("/env/bin/python", "-I", "-c")
-    assert all(str(path) in spec.argv[3] for path in carried.worker_path())
-    assert "bainmarie_worker.__main__" in spec.argv[3]
+    assert spec.argv == ("/env/bin/python", "-I", "-m", "bainmarie_worker")
     assert (spec.env["HOME"], spec.env["A"]) == ("/h", "1")
     assert "PYTHONPATH" not in spec.env
     assert spec.config.models == (
@@ -42,6 +40,15 @@ def test_the_transformers_worker(tmp_path: Path) -> None:
     assert (Path(spec.config.socket).parent, spec.config.token) == (tmp_path / "run", "")
     assert (spec.log.parent, spec.log.name[:9]) == (tmp_path / "logs", "org-base-")
     assert spec.environment == "d1"
+
+
+def test_an_interpreter_used_as_it_is_imports_the_worker_from_a_folder_of_the_home(tmp_path: Path) -> None:
+    environment = Environment("own", "d1", Path("/own/python"), import_path=tmp_path / "it's here")
+    spec = engine("fake")([replace(BASE, device="cpu")], environment, tmp_path, {})
+    for command, module in ((spec.argv, "__main__"), (spec.fork_server, "fork_server")):
+        assert command[:3] == ("/own/python", "-I", "-c")
+        assert f'sys.path[:0] = ["{tmp_path}/it\'s here"]' in command[3]
+        assert f"from bainmarie_worker.{module} import main; main()" in command[3]
 
 
 def test_every_way_to_load_reaches_the_worker(tmp_path: Path) -> None:
@@ -128,8 +135,7 @@ def test_the_fork_server_of_an_environment(tmp_path: Path) -> None:
     environment = Environment("auto", "d1", Path("/env/bin/python"), Path("/env"), versions={"torch": "2.13.0"})
     model = replace(BASE, device="cpu")
     spec = engine("transformers")([model], environment, tmp_path, {})
-    assert spec.fork_server[:3] == ("/env/bin/python", "-I", "-c")
-    assert "bainmarie_worker.fork_server" in spec.fork_server[3]
+    assert spec.fork_server == ("/env/bin/python", "-I", "-m", "bainmarie_worker.fork_server")
     assert spec.env["OMP_WAIT_POLICY"] == "PASSIVE"
     changed = engine("transformers")([model], replace(environment, versions={"torch": "2.14.0"}), tmp_path, {})
     assert spec.installed != changed.installed

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from bainmarie import carried
 from bainmarie.catalog import ModelSpec
 from bainmarie.engines import engine
 from bainmarie.environments.spec import EnvironmentSpec
@@ -25,9 +24,10 @@ with open({record!r}, "a") as file:
 __version__ = "6.6.6"
 """
 TOLD = """
-import importlib.metadata, json, sys, transformers
+import bainmarie_protocol, bainmarie_worker, importlib.metadata, json, sys, transformers
 print(json.dumps([sys.path, transformers.__version__, importlib.metadata.version("transformers"),
-                  sys.flags.isolated, sys.flags.no_user_site, sorted(sys.modules)]))
+                  sys.flags.isolated, sys.flags.no_user_site, sorted(sys.modules),
+                  [bainmarie_worker.__file__, bainmarie_protocol.__file__]]))
 """
 
 
@@ -77,17 +77,17 @@ def test_the_workers_path_and_versions_are_the_environments_alone(
     (home / "transformers").mkdir()
     (home / "transformers" / "__init__.py").write_text("__version__ = 'from the working directory'\n")
     launch = engine("fake")([ModelSpec("m", engine="fake")], environment, home, os.environ)
-    *interpreter, program = launch.argv
-    assert program.endswith("main()")
-    command = [*interpreter, program.rpartition(";")[0].rpartition(";")[0] + "\n" + TOLD]
+    *interpreter, option, module = launch.argv
+    assert (option, module) == ("-m", "bainmarie_worker")
+    command = [*interpreter, "-c", TOLD]
     told = subprocess.run(command, env=dict(launch.env), cwd=launch.cwd, capture_output=True, text=True, check=True)
-    path, version, installed, isolated, no_user_site, modules = json.loads(told.stdout)
+    path, version, installed, isolated, no_user_site, modules, ours = json.loads(told.stdout)
     assert (version, installed, isolated, no_user_site) == ("1.0", "1.0", 1, 1)
     assert not {"usercustomize", "torch"} & set(modules)
-    carried_here = {str(folder) for folder in carried.worker_path()}
+    assert all(Path(file).is_relative_to(environment.path) for file in ours)
     base = Path(os.path.realpath(environment.python)).parents[1]
     for entry in path:
-        inside = entry in carried_here or Path(entry).is_relative_to(environment.path)
+        inside = Path(entry).is_relative_to(environment.path)
         assert inside or (Path(entry).is_relative_to(base) and "site-packages" not in entry), entry
     assert poisoned.read_text() == "", "nor did uv, the preflight or the gateway's own small programs run poison"
 
@@ -100,3 +100,7 @@ def test_a_poisoned_gateway_starts_clean_workers(poisoned: Path, start_gateway: 
     pid = gateway.status("f")["pid"]  # type: ignore[attr-defined]
     names = {part.split(b"=")[0].decode() for part in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if part}
     assert not {name for name in names if name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA"))} - {"PYTHONUNBUFFERED"}
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    mapped = {line.split(None, 5)[5].strip() for line in maps if "/" in line}
+    assert mapped
+    assert not [file for file in mapped if file.startswith(sys.prefix)], "nothing of the gateway's environment"

@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 
 BUILDER = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.environments.store import EnvironmentStore
+from bainmarie.environments.worker_packages import worker_packages
 from bainmarie.errors import BainError
 
 def report(progress):
@@ -22,8 +23,10 @@ def report(progress):
 
 async def main():
     spec = EnvironmentSpec(name="small", packages=tuple(sys.argv[2:]))
+    wheels = [Path(place) for place in os.environ.get("WORKER_WHEELS", "").split(os.pathsep) if place]
+    worker = worker_packages(wheels) if wheels else None
     try:
-        environment = await EnvironmentStore(Path(sys.argv[1])).ensure(spec, report)
+        environment = await EnvironmentStore(Path(sys.argv[1]), worker=worker).ensure(spec, report)
     except BainError as error:
         print("failed", error.code, error.message, flush=True)
         sys.exit(error.exit_code)
@@ -34,6 +37,7 @@ asyncio.run(main())
 
 
 def start_builder(home: Path, *packages: str, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """`WORKER_WHEELS` of its variables names the worker's wheels; without it those of this bainmarie are installed."""
     return subprocess.Popen(
         [sys.executable, "-c", BUILDER, str(home), *packages],
         stdout=subprocess.PIPE,

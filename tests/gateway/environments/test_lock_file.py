@@ -79,7 +79,8 @@ async def test_locking_builds_nothing(tmp_path: Path, spec: EnvironmentSpec, see
     assert {progress.stage for progress in seen} == {"resolve"}
     assert await store.lock(spec, seen.append) == one
     assert store.list() == []
-    assert (await store.ensure(spec, seen.append)).digest == one.digest
+    made = await store.ensure(spec, seen.append)
+    assert (made.lock, made.digest) == (one.digest, one.environment(store.worker.digest))
 
 
 async def test_a_lock_for_another_platform_is_refused(tmp_path: Path, seen: list[Progress]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import bainmarie_protocol
-from bainmarie import carried
 from bainmarie.catalog import ModelSpec
 from bainmarie.engines.python_worker import log_path, served
 from bainmarie.workers.launch import LaunchSpec
@@ -18,6 +17,7 @@ from bainmarie_protocol import WorkerConfig
 
 A_WORKER = Path(__file__).with_name("a_worker.py")
 PROTOCOL = Path(bainmarie_protocol.__file__).parents[1]
+SOURCES = [str(PROTOCOL.parents[1] / "worker" / "src"), str(PROTOCOL)]
 
 
 def model(name: str = "m", adapter: str | None = None, keep_alive: float | None = None, **options: Any) -> ModelSpec:
@@ -46,7 +46,7 @@ def launch_spec(models: Sequence[ModelSpec], home: Path, before: str = "") -> La
         f"import sys, runpy; sys.path[:0] = [{str(PROTOCOL)!r}]; runpy.run_path({str(A_WORKER)!r}, run_name='__main__')"
     )
     forking = (
-        f"import sys, runpy; sys.path[:0] = {[str(path) for path in carried.worker_path()]!r}; {before}\n"
+        f"import sys, runpy; sys.path[:0] = {SOURCES!r}; {before}\n"
         f"from bainmarie_worker import fork_server; fork_server.main(runpy.run_path({str(A_WORKER)!r})['main'])"
     )
     return LaunchSpec(

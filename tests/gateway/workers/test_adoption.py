@@ -225,6 +225,7 @@ def test_a_note_is_read_as_it_was_written() -> None:
         worker_key="k",
         identity="i",
         version="1",
+        protocol=5,
         pid=2,
         socket="/s",
         port=3,

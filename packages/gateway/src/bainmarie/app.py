@@ -19,6 +19,7 @@ from bainmarie.api.errors import EXCEPTION_HANDLERS
 from bainmarie.api.guard import Guard
 from bainmarie.api.parts import GatewayInfo, Parts
 from bainmarie.environments.store import EnvironmentStore
+from bainmarie.environments.worker_packages import carried_packages
 from bainmarie.events import EventBus
 from bainmarie.reload import Reload
 from bainmarie.settings import Settings
@@ -107,7 +108,7 @@ def build_app(parts: Parts) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            await _recover(app, parts)
+            await _begin(app, parts)
             await parts.adopt()
             parts.supervisor.preload()
             following = asyncio.create_task(parts.reload.follow())
@@ -141,8 +142,9 @@ def build_app(parts: Parts) -> Starlette:
     return app
 
 
-async def _recover(app: Starlette, parts: Parts) -> None:
+async def _begin(app: Starlette, parts: Parts) -> None:
     try:
+        await asyncio.to_thread(carried_packages)  # as they are now: another bainmarie may be installed meanwhile
         interrupted = await parts.runs.recover()
     except Exception as error:
         app.state.failure = error

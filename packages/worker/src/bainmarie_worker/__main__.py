@@ -1,4 +1,4 @@
-"""The worker process, started as `python -I -c BOOTSTRAP` (the import path, then `__main__.main()`).
+"""The worker process, started as `python -I -m bainmarie_worker`; where it is not installed, `main` is called.
 
 stdin     First line: a `WorkerConfig` as JSON. Then nothing; its end means "nobody needs you": the process ends at
           once with status 0, also in the middle of a load (there by SIGIO where the system can, see exit).

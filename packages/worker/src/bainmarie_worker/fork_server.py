@@ -1,6 +1,7 @@
 """The fork server of one environment: it imports what workers need once, and forks a shim for each start.
 
-Started as `python -I -c BOOTSTRAP CONTROL SHIM` by the gateway, in the model's environment and with its variables.
+Started as `python -I -m bainmarie_worker.fork_server CONTROL SHIM` by the gateway, in the model's environment and with
+its variables.
 
 CONTROL   Descriptor of a SOCK_SEQPACKET socket. Each message is one start: JSON
           {"engine", "model", "device", "adapters": bool, "word", "settings": {...}} (`settings` as the shim has them,
@@ -237,3 +238,7 @@ def _name(name: str) -> None:
     """What `ps` and `top` show beside the command line, which is the same for all forked processes."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+if __name__ == "__main__":
+    main()

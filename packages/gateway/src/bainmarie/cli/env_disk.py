@@ -33,6 +33,7 @@ def ls(as_json: bool) -> None:
     from bainmarie.cli.place import configuration, home
     from bainmarie.environments.disk import disk, written
     from bainmarie.environments.store import EnvironmentStore
+    from bainmarie.environments.worker_packages import WORKER
 
     catalog, store = configuration().catalog(), EnvironmentStore(home())
     environments = store.list()
@@ -51,15 +52,18 @@ def ls(as_json: bool) -> None:
         return
     from rich.table import Table
 
-    columns = ("environment", "digest", "python", *SHOWN, "used by", "disk", "own")
+    columns = ("environment", "digest", "python", *SHOWN, "worker", "used by", "disk", "own")
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for each in environments:
         versions = [each.versions.get(package, "") for package in SHOWN]
         names = ", ".join(users.get(each.digest, [])) or "-"
         size = sizes[each.digest]
-        row = (each.name, each.digest[:12], each.python_version, *versions, names)
+        worker = each.versions.get(WORKER, "none") + ("" if each.worker == store.worker.digest else "*")
+        row = (each.name, each.digest[:12], each.python_version, *versions, worker, names)
         table.add_row(*row, written(size.size), written(size.own))
     terminal.console(sys.stdout).print(table)
+    if any(each.worker != store.worker.digest for each in environments):
+        click.echo("* another bainmarie's: this one makes its own of it, by hard links, when a model wants it")
     total = disk(_path(environment) for environment in environments)
     click.echo(f"together {written(total.size)} in {_path(environments[0]).parent}, each file counted once")
 
@@ -69,7 +73,7 @@ def ls(as_json: bool) -> None:
 @json_option
 @config_option
 def gc(dry_run: bool, as_json: bool) -> None:
-    """Remove environments that no model wants.
+    """Remove environments that no model wants, and those of another bainmarie's worker.
 
     Models are those of the configuration, and of every other configuration file that this home has served, while it
     is there. Never one that a process runs in, that is being built, or that was asked for within minutes.
@@ -137,6 +141,8 @@ def _told(environment: Environment, users: list[str], size: Disk, store: Environ
         "python": str(environment.python),
         "python_version": environment.python_version,
         "versions": dict(environment.versions),
+        "lock": environment.lock,
+        "worker": environment.worker or None,
         "created": environment.created,
         "last_used": datetime.fromtimestamp(used).astimezone().isoformat(timespec="seconds") if used else None,
         "models": users,

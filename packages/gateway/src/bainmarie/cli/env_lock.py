@@ -81,14 +81,17 @@ def diff(a: str, b: str, as_json: bool) -> None:
     """
     from bainmarie.cli.place import configuration, home
     from bainmarie.environments.store import EnvironmentStore
+    from bainmarie.environments.worker_packages import WORKER
 
     catalog, store = configuration().catalog(), EnvironmentStore(home())
-    ours, theirs = (_versions(name, catalog, store) for name in (a, b))
+    (ours, our_worker), (theirs, their_worker) = (_versions(name, catalog, store) for name in (a, b))
     rows = [
         (name, ours.get(name, ""), theirs.get(name, ""))
         for name in sorted({*ours, *theirs})
         if ours.get(name) != theirs.get(name)
     ]
+    if our_worker and their_worker and our_worker != their_worker:
+        rows.append((WORKER, our_worker, their_worker))
     if as_json:
         terminal.print_json([{"package": name, "a": ours or None, "b": theirs or None} for name, ours, theirs in rows])
         return
@@ -107,7 +110,9 @@ def _rows(spec: EnvironmentSpec) -> list[Reason]:
     """Every package with its reason, the worker's own last."""
     from bainmarie.environments.lock import WORKER_NEEDS
     from bainmarie.environments.spec import Reason
+    from bainmarie.environments.worker_packages import WORKER, carried_packages
 
+    worker = f"{WORKER}=={carried_packages().version}"
     rows = list(spec.reasons)
     if not rows:
         where = f"environments: {spec.name}: packages"
@@ -116,8 +121,10 @@ def _rows(spec: EnvironmentSpec) -> list[Reason]:
         rows.append(Reason("", "every package and version is that of the lock", spec.lock))
     if spec.python_executable:
         rows.append(Reason("", "an interpreter that is used as it is", spec.python_executable))
+        rows.append(Reason("", f"{worker}, this bainmarie's own, is put on the worker's import path", "bainmarie"))
         return rows
-    return rows + [Reason(need, "every worker needs it", "bainmarie") for need in WORKER_NEEDS if not spec.lock]
+    rows += [Reason(need, "every worker needs it", "bainmarie") for need in WORKER_NEEDS if not spec.lock]
+    return [*rows, Reason(worker, "this bainmarie's own, from a wheel that it carries", "bainmarie")]
 
 
 def _explained(spec: EnvironmentSpec, rows: list[Reason], built: Environment | None) -> dict[str, object]:
@@ -146,26 +153,34 @@ def _state(spec: EnvironmentSpec, built: Environment | None) -> str:
     return f"built in {built.path}" if built else "not built yet; `bain env sync` builds it"
 
 
-def _versions(name: str, catalog: Catalog, store: EnvironmentStore) -> Mapping[str, str]:
-    """Package versions, and Python's, of what the argument names. NotFound."""
+def _versions(name: str, catalog: Catalog, store: EnvironmentStore) -> tuple[Mapping[str, str], str]:
+    """Package versions, and Python's, of what the argument names; and which worker, of which lock files know nothing.
+
+    NotFound.
+    """
     from bainmarie.cli.wishes import wish_of
     from bainmarie.environments.lock_file import pins, read_lock_file
+    from bainmarie.environments.worker_packages import PACKAGES, WORKER
     from bainmarie.errors import NotFound
 
     if name in catalog.models:
         spec = wish_of(catalog, name)
         if spec.python_executable:
             environment = asyncio.run(store.ensure(spec, terminal.say_progress))
-            return {"python": environment.python_version, **environment.versions}
-        return _locked(asyncio.run(store.lock(spec, terminal.say_progress)))
+            versions: Mapping[str, str] = {"python": environment.python_version, **environment.versions}
+        else:
+            versions = _locked(asyncio.run(store.lock(spec, terminal.say_progress)))
+        return versions, f"{store.worker.version} {store.worker.digest[:12]}"
     if Path(name).is_file():
         file = read_lock_file(Path(name), name)
-        return {"python": file.python, **pins(file.requirements)}
+        return {"python": file.python, **pins(file.requirements)}, ""
     found = [environment for environment in store.list() if environment.digest.startswith(name)]
     if len(found) != 1:
         what = "no model, lock file or environment" if not found else "more than one environment"
         raise NotFound(f"there is {what} {name!r}", hint="See: bain ls, bain env ls", code="environment_not_found")
-    return {"python": _minor(found[0].python_version), **found[0].versions}
+    theirs = {package: version for package, version in found[0].versions.items() if package not in PACKAGES}
+    worker = f"{found[0].versions[WORKER]} {found[0].worker[:12]}" if found[0].worker else ""
+    return {"python": _minor(found[0].python_version), **theirs}, worker
 
 
 def _locked(lock: Lock) -> Mapping[str, str]:

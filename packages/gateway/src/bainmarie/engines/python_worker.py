@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bainmarie import carried
 from bainmarie.catalog import ModelSpec
 from bainmarie.environments.environment import Environment
 from bainmarie.environments.spec import EnvironmentSpec
@@ -47,13 +46,13 @@ def launch(
     python = str(environment.python)
     fresh_because = why_fresh(first.device, environment.accelerator, sys.platform)
     return LaunchSpec(
-        argv=(python, "-I", "-c", _program("__main__")),
+        argv=(python, "-I", *_program("__main__", environment.import_path)),
         env={"BAIN_KERNELS": str(home / "kernels"), **worker_variables(environment, wish, environ)},
         config=config,
         log=log_path(models, home),
         cwd=home,
         environment=environment.digest,
-        fork_server=() if fresh_because else (python, "-I", "-c", _program("fork_server")),
+        fork_server=() if fresh_because else (python, "-I", *_program("fork_server", environment.import_path)),
         fresh_because=fresh_because,
         installed=hashlib.sha256(repr(sorted(environment.versions.items())).encode()).hexdigest(),
     )
@@ -73,9 +72,12 @@ def why_fresh(device: str, accelerator: str, platform: str) -> str:
     return ""
 
 
-def _program(module: str) -> str:
-    paths = [str(path) for path in carried.worker_path()]
-    return f"import sys; sys.path[:0] = {paths!r}; from bainmarie_worker.{module} import main; main()"
+def _program(module: str, import_path: Path | None) -> tuple[str, ...]:
+    """What the interpreter runs: a module that is installed, or one that lies on an import path of its own."""
+    if import_path is None:
+        return "-m", f"bainmarie_worker.{module}".removesuffix(".__main__")
+    bootstrap = f"import sys; sys.path[:0] = [{str(import_path)!r}]; from bainmarie_worker.{module} import main; main()"
+    return "-c", bootstrap
 
 
 def served(model: ModelSpec) -> ServedModel:

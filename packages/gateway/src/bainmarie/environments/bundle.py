@@ -1,7 +1,8 @@
 """An environment as one file, for a machine without network: its lock and its installed files.
 
 A tar archive (gzip where the name ends in .gz): `bundle.json`, `requirements.lock`, then the environment's own files
-under `files/`, without the interpreter, which the other machine has, and without compiled Python files.
+under `files/`, without the interpreter, which the other machine has, without compiled Python files, and without the
+worker's own packages, which the gateway that unpacks it brings along: it may be another release.
 """
 
 from __future__ import annotations
@@ -11,21 +12,16 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bainmarie.environments.environment import MARKER
+from bainmarie.environments.contents import move_scripts, own_files
 from bainmarie.environments.lock_file import LockFile, parse_lock, write_lock_file
 from bainmarie.environments.spec import EnvironmentSpec
 from bainmarie.errors import EnvironmentFailed
 
 _FORMAT = 1
 _HEAD, _LOCK, _FILES = "bundle.json", "requirements.lock", "files/"
-_SCRIPTS = ("bin", "Scripts")
-_INTERPRETER = ("python", "pythonw", "activate", "deactivate")
-"""Beginnings of names in bin that belong to the interpreter and not to a package."""
-_LEFT_OUT = (MARKER, _LOCK, "pyvenv.cfg", "lib64", ".gitignore", ".lock", "CACHEDIR.TAG")
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def _write(spec: EnvironmentSpec, lock: LockFile, environment: Path, bundle: Pat
         with _open_new(temporary, compressed=bundle.name.endswith("gz")) as archive:
             _add_text(archive, _HEAD, json.dumps(head, indent=1))
             _add_text(archive, _LOCK, write_lock_file(lock))
-            for file in _files(environment):
+            for file in own_files(environment):
                 archive.add(file, f"{_FILES}{file.relative_to(environment).as_posix()}", recursive=False)
         os.replace(temporary, bundle)
     finally:
@@ -103,10 +99,7 @@ def unpack_files(bundle: Bundle, environment: Path) -> None:
         _extract(bundle, environment)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise _unreadable(bundle.path, error) from error
-    for folder in _SCRIPTS:
-        for script in (environment / folder).glob("*"):
-            if script.is_file() and not script.is_symlink():
-                _move_script(script, bundle.root, str(environment))
+    move_scripts(environment, bundle.root)
 
 
 def _unreadable(path: Path, error: Exception) -> EnvironmentFailed:
@@ -132,26 +125,6 @@ def _extract(bundle: Bundle, environment: Path) -> None:
                 if member.islnk():
                     member.linkname = member.linkname.removeprefix(_FILES)
                 archive.extract(member, environment, filter="data")
-
-
-def _move_script(script: Path, old: str, new: str) -> None:
-    content = script.read_bytes()
-    if content.startswith(b"#!") and old.encode() in content:
-        mode = script.stat().st_mode
-        script.write_bytes(content.replace(old.encode(), new.encode()))
-        os.chmod(script, mode)
-
-
-def _files(environment: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(environment):
-        folders[:] = sorted(name for name in folders if name != "__pycache__" and name not in _LEFT_OUT)
-        here = Path(folder)
-        in_scripts = here.parent == environment and here.name in _SCRIPTS
-        for name in sorted(names):
-            if here == environment and name in _LEFT_OUT:
-                continue
-            if not (in_scripts and name.startswith(_INTERPRETER)):
-                yield here / name
 
 
 def _open_new(path: Path, *, compressed: bool) -> tarfile.TarFile:

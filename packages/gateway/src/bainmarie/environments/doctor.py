@@ -185,12 +185,18 @@ def _driver() -> str:
 
 
 def _environments(store: EnvironmentStore, has_gpu: bool) -> Iterator[Finding]:
-    for environment in store.list():
+    found = store.list()
+    for environment in found:
         if has_gpu and environment.accelerator == "cpu":
             text = f"{environment.name} {environment.digest[:12]}: its torch ({environment.torch_build}) sees no GPU"
             remedy = "Set `torch_backend: auto` (or cu126, cu130, ...) for it, or point find_links at CUDA wheels."
             yield Finding("bad", "environment", text, remedy)
-    yield Finding("good", "environments", f"{len(store.list())} built")
+    others = sum(environment.worker != store.worker.digest for environment in found)
+    text = f"{len(found)} built, {others} of them with the worker of another bainmarie"
+    if others:
+        yield Finding("note", "environments", text, "`bain env gc` removes those that nothing runs in.")
+    else:
+        yield Finding("good", "environments", f"{len(found)} built, with the worker {store.worker.version}")
 
 
 def _models(catalog: Catalog) -> Iterator[Finding]:

@@ -13,6 +13,9 @@ from bainmarie.environments.spec import Reason
 MARKER = "environment.json"
 """Written last, synced, by rename. A directory without it was never finished and is never used."""
 
+LOCK_FILE = "requirements.lock"
+"""In every environment: what it was built from."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -45,11 +48,22 @@ class Environment:
     """ISO 8601, UTC."""
     reasons: tuple[Reason, ...] = ()
     """Why it holds what it holds, as it was built."""
+    lock: str = ""
+    """Digest of its lock: the same for all that hold the same packages beside the worker's own."""
+    worker: str = ""
+    """Digest of the worker's own packages in it; empty where they are not installed in it."""
+    import_path: Path | None = None
+    """Where the worker's own packages lie for an interpreter used as it is; None where they are installed."""
 
 
 def interpreter_in(path: Path) -> Path:
     """Where the interpreter of a virtual environment stands."""
     return path / "Scripts" / "python.exe" if os.name == "nt" else path / "bin" / "python"
+
+
+def site_packages(path: Path) -> list[Path]:
+    """Where an environment's packages lie: one folder, or none in a bare directory."""
+    return sorted(path.glob("Lib/site-packages" if os.name == "nt" else "lib/python*/site-packages"))
 
 
 def write_marker(environment: Environment, *, spec: Mapping[str, object], lock: str) -> None:
@@ -58,6 +72,8 @@ def write_marker(environment: Environment, *, spec: Mapping[str, object], lock: 
     record = {
         "names": [environment.name],
         "digest": environment.digest,
+        "lock_digest": environment.lock,
+        "worker": environment.worker,
         "python_version": environment.python_version,
         "versions": dict(sorted(environment.versions.items())),
         "accelerator": environment.accelerator,
@@ -73,7 +89,10 @@ def write_marker(environment: Environment, *, spec: Mapping[str, object], lock: 
 
 
 def read_marker(path: Path) -> Environment | None:
-    """The environment in that directory; None where none was finished or its interpreter is gone."""
+    """The environment in that directory; None where none was finished or its interpreter is gone.
+
+    Earlier releases named it by its lock alone: the worker's own packages were not installed in it.
+    """
     try:
         record = json.loads((path / MARKER).read_text(encoding="utf-8"))
         environment = Environment(
@@ -90,6 +109,8 @@ def read_marker(path: Path) -> Environment | None:
             sought=tuple(record.get("sought", ())),
             created=record["created"],
             reasons=_reasons(record["spec"].get("reasons", ())),
+            lock=record.get("lock_digest", record["digest"]),
+            worker=record.get("worker", ""),
         )
     except (OSError, ValueError, LookupError, TypeError):
         return None

@@ -13,6 +13,11 @@ _POLL = 0.05
 """Seconds between two tries; the other side builds for seconds to minutes."""
 
 
+def build_lock(environment: Path) -> Path:
+    """The lock file of an environment's directory: held by who builds it, removes it, or takes its files over."""
+    return environment.parent / "locks" / f"{environment.name}.build.lock"
+
+
 @asynccontextmanager
 async def hold(path: Path, waiting: Callable[[], None]) -> AsyncIterator[tuple[int, ...]]:
     """Hold the lock file; `waiting` is called once if another holds it.

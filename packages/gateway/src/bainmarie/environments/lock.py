@@ -47,8 +47,12 @@ class Lock:
 
     @property
     def digest(self) -> str:
-        """Names the environment's directory: same packages, same kind of interpreter, same platform."""
+        """The same for the same packages, kind of interpreter, and platform."""
         return _digest([_FORMAT, self.minor, self.tag, self.platform, self.text])
+
+    def environment(self, worker: str) -> str:
+        """Names the environment's directory; `worker` is the digest of the worker's own packages in it."""
+        return _digest([self.digest, worker])
 
     @property
     def minor(self) -> str:

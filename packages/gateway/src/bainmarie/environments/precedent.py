@@ -8,25 +8,28 @@ imports beyond that is tried in it, by itself.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
-from bainmarie.environments.environment import Environment
+from bainmarie.environments.environment import LOCK_FILE, Environment, site_packages
 from bainmarie.environments.lock_file import entries
 
-LOCK_FILE = "requirements.lock"
-"""In every environment: what it was built from."""
 _HARMLESS = {"console_scripts", "gui_scripts"}
 """Groups of entry points that make programs and change no import."""
 
 
-def precedent(path: Path, imports: Iterable[str], siblings: Iterable[Environment]) -> Environment | None:
+def precedent(
+    path: Path, imports: Iterable[str], siblings: Iterable[Environment], source: Environment | None = None
+) -> Environment | None:
     """Of the finished siblings whose preflight holds for the new environment too, the one that has tried most of its
     imports; of equal ones the first. None where none has tried any.
+
+    That is `source`, the one whose files these are, where the interpreter is the same.
     """
+    if source is not None and _interpreter(path) == _interpreter(source.path):
+        return source
     wanted = set(imports)
     by_use = sorted(siblings, key=lambda sibling: len(wanted & set(sibling.imported)), reverse=True)
     useful = (sibling for sibling in by_use if wanted & set(sibling.imported))
@@ -45,6 +48,12 @@ def _alike(path: Path, sibling: Environment) -> bool:
     return all(_unnoticed(distribution, set(sibling.sought)) for distribution in installed)
 
 
+def _interpreter(path: Path | None) -> list[str]:
+    """What `pyvenv.cfg` says, but for the uv that made it, which has installed none of these files."""
+    assert path is not None
+    return [line for line in _text(path / "pyvenv.cfg").splitlines() if not line.startswith("uv ")]
+
+
 def _unnoticed(distribution: Distribution, sought: set[str]) -> bool:
     """Whether imports that look for nothing else than that do not notice whether it is there."""
     files = distribution.files
@@ -57,8 +66,7 @@ def _unnoticed(distribution: Distribution, sought: set[str]) -> bool:
 
 
 def _installed(path: Path, names: set[str]) -> list[Distribution]:
-    inside = "Lib/site-packages" if os.name == "nt" else "lib/python*/site-packages"
-    places = [str(place) for place in path.glob(inside)]
+    places = [str(place) for place in site_packages(path)]
     return [found for found in distributions(path=places) if _normalized(found.name) in names]
 
 

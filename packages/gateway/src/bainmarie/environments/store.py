@@ -24,7 +24,8 @@ from bainmarie.environments.file_locks import hold
 from bainmarie.environments.indexes import Indexes, indexes
 from bainmarie.environments.lock_file import pins
 from bainmarie.environments.spec import EnvironmentSpec
-from bainmarie.environments.sweep import Verdict, last_use, note_use, sweep
+from bainmarie.environments.sweep import Verdict, last_use, note_use, sweep, sweep_unpacked
+from bainmarie.environments.worker_packages import WorkerPackages, carried_packages
 from bainmarie.errors import EnvironmentFailed
 from bainmarie.progress import Progress, Report
 
@@ -32,10 +33,17 @@ from bainmarie.progress import Progress, Report
 class EnvironmentStore:
     """The environments under `home`/environments: a directory for each, and the locks they were built from."""
 
-    def __init__(self, home: Path, environ: Mapping[str, str] | None = None) -> None:
-        """`environ` are the user's variables (index settings, proxies); None takes those of this process."""
+    def __init__(
+        self, home: Path, environ: Mapping[str, str] | None = None, worker: WorkerPackages | None = None
+    ) -> None:
+        """`environ` are the user's variables (index settings, proxies); None takes those of this process.
+
+        `worker` are the packages that every environment gets; None takes those that came with this gateway.
+        """
         self._root = Path(os.path.realpath(home / "environments"))  # programs inside name their own path
+        self._unpacked = Path(os.path.realpath(home / "worker"))
         self._environ = environ
+        self._given = worker
         self._asked: dict[str, _Asked] = {}
 
     async def ensure(self, spec: EnvironmentSpec, report: Report) -> Environment:
@@ -54,13 +62,13 @@ class EnvironmentStore:
     async def _ensure(self, spec: EnvironmentSpec, report: Report) -> Environment:
         if spec.python_executable:
             variables = clean_variables(self._variables())
-            return replace(await verify(spec, variables=variables, cwd=Path.cwd()), variables=dict(spec.variables))
+            environment = await verify(spec, variables=variables, cwd=Path.cwd())
+            import_path = await asyncio.to_thread(self._unpack_worker, spec)
+            return replace(environment, variables=dict(spec.variables), import_path=import_path)
         settings = self._indexes(spec)
         wish = locks.wish_digest(spec, settings)
-        environment = await asyncio.to_thread(self._find, wish)
-        if environment is None:
-            environment = await self._join(wish, spec, settings, report)
-        return _as_wished(environment, spec)
+        found = await asyncio.to_thread(self._find, wish)
+        return _as_wished(found or await self._join(wish, spec, settings, report), spec)
 
     async def lock(self, spec: EnvironmentSpec, report: Report) -> locks.Lock:
         """The lock of a spec, resolved now where it was not before; nothing is built. EnvironmentFailed."""
@@ -87,8 +95,8 @@ class EnvironmentStore:
         if found := await asyncio.to_thread(self.find, spec):
             return found
         lock = await self.lock(spec, report)
-        path = self._root / lock.digest
-        return Environment(spec.name, lock.digest, interpreter_in(path), path, versions=pins(lock.text))
+        path = await asyncio.to_thread(self._path, lock)
+        return Environment(spec.name, path.name, interpreter_in(path), path, versions=pins(lock.text))
 
     async def unpack(self, bundle: Bundle, wanted: Iterable[EnvironmentSpec], report: Report) -> Environment:
         """Make the environment of a bundle, without network. Specs among `wanted` that ask for just that have it then.
@@ -101,7 +109,7 @@ class EnvironmentStore:
         program = uv.find_uv_bin()
         lock = await locks.lock_here(bundle.lock, str(bundle.path), settings, uv=program, cwd=self._root)
         try:
-            environment = await build(packed, lock, settings, root=self._root, uv=program, report=report, bundle=bundle)
+            environment = await self._build(packed, lock, settings, program, report, bundle)
         except OSError as error:
             raise self._not_writable(packed, error) from error
         for spec in (packed, *wanted):
@@ -109,6 +117,11 @@ class EnvironmentStore:
                 file = self._lock_file(locks.wish_digest(spec, self._indexes(spec)))
                 await asyncio.to_thread(locks.save_lock, file, lock)
         return environment
+
+    @property
+    def worker(self) -> WorkerPackages:
+        """The packages of the worker's that every environment gets."""
+        return self._given or carried_packages()
 
     def find(self, spec: EnvironmentSpec) -> Environment | None:
         """The finished environment for a spec, without building or running anything.
@@ -130,13 +143,18 @@ class EnvironmentStore:
         return last_use(self._root, environment.digest)
 
     def sweep(self, wanted: Iterable[EnvironmentSpec], *, dry_run: bool = False) -> Iterator[Verdict]:
-        """Remove what none of these specs wants and nobody uses; see `sweep`."""
+        """Remove what none of these specs wants and nobody uses, unpacked workers of others too; see `sweep`."""
         found = (self.find(spec) for spec in wanted)
-        return sweep(self._root, {environment.digest for environment in found if environment}, dry_run=dry_run)
+        yield from sweep(self._root, {environment.digest for environment in found if environment}, dry_run=dry_run)
+        yield from sweep_unpacked(self._unpacked, self.worker.digest, dry_run=dry_run)
 
     def _find(self, wish: str) -> Environment | None:
         lock = locks.read_lock(self._lock_file(wish))
-        return read_marker(self._root / lock.digest) if lock else None
+        return read_marker(self._path(lock)) if lock else None
+
+    def _path(self, lock: locks.Lock) -> Path:
+        """Where the environment of a lock stands, with this gateway's worker in it."""
+        return self._root / lock.environment(self.worker.digest)
 
     async def _join(self, wish: str, spec: EnvironmentSpec, settings: Indexes, report: Report) -> Environment:
         asked = self._asked.get(wish)
@@ -165,7 +183,7 @@ class EnvironmentStore:
         try:
             lock = await self._lock(wish, spec, settings, program, report)
             try:
-                return await build(spec, lock, settings, root=self._root, uv=program, report=report)
+                return await self._build(spec, lock, settings, program, report)
             except ImportsMissing as failure:
                 more = completed(spec, failure)
                 if more is None:
@@ -180,9 +198,27 @@ class EnvironmentStore:
         """Build a completed spec; the wish that lacked something has its lock from then on."""
         settings = self._indexes(spec)
         lock = await self._lock(locks.wish_digest(spec, settings), spec, settings, program, report)
-        environment = await build(spec, lock, settings, root=self._root, uv=program, report=report)
+        environment = await self._build(spec, lock, settings, program, report)
         await asyncio.to_thread(locks.save_lock, self._lock_file(wish), lock)
         return environment
+
+    async def _build(
+        self,
+        spec: EnvironmentSpec,
+        lock: locks.Lock,
+        settings: Indexes,
+        program: str,
+        report: Report,
+        bundle: Bundle | None = None,
+    ) -> Environment:
+        worker = await asyncio.to_thread(lambda: self.worker)
+        return await build(spec, lock, worker, settings, root=self._root, uv=program, report=report, bundle=bundle)
+
+    def _unpack_worker(self, spec: EnvironmentSpec) -> Path:
+        try:
+            return self.worker.unpacked(self._unpacked)
+        except OSError as error:
+            raise self._not_writable(spec, error) from error
 
     def _make_root(self, spec: EnvironmentSpec) -> None:
         try:

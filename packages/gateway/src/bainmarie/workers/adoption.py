@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from bainmarie import __version__
 from bainmarie.workers import adopted
 from bainmarie.workers.group import Group
 from bainmarie.workers.launch import LocalLauncher
 from bainmarie.workers.note import Note
 from bainmarie.workers.records import Record, Records, boot, is_the_shim
+from bainmarie_protocol import PROTOCOL
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ def why_not(note: Note, group: Group | None) -> str:
     """Why a worker cannot be adopted, whatever its process says; empty where it may be."""
     if group is None:
         return "the configuration has no such model any more, or has changed it"
-    if note.version != __version__:
-        return f"it belongs to bainmarie {note.version}"
+    if note.protocol != PROTOCOL:
+        return f"it belongs to bainmarie {note.version}, which speaks another protocol"
     if note.identity != group.identity:
         return "its model or environment has changed in the configuration"
     if group.worker.pid is not None:

@@ -31,7 +31,9 @@ class Note:
     identity: str
     """Of all that its process depends on (`changes.identity`)."""
     version: str
-    """Of bainmarie: worker and gateway come from one release."""
+    """Of bainmarie, for people."""
+    protocol: int
+    """Which its worker and its shim speak."""
     pid: int
     """The worker's, as the shim said it."""
     socket: str

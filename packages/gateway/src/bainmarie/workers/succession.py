@@ -12,6 +12,7 @@ from bainmarie.workers.note import LastUse, Note
 from bainmarie.workers.records import Records, is_the_shim
 from bainmarie.workers.tries import iso
 from bainmarie.workers.worker import Process, Worker
+from bainmarie_protocol import PROTOCOL
 
 HANDOVER_SECONDS = 60.0
 """How long a shim waits for the gateway that has asked to take over: it is there already."""
@@ -81,6 +82,7 @@ def note_of(
         worker_key=worker.models[0].worker_key,
         identity=identity,
         version=__version__,
+        protocol=PROTOCOL,
         pid=worker.pid or 0,
         socket=spec.config.socket,
         port=process.port,
