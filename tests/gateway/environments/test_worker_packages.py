@@ -197,6 +197,7 @@ async def test_files_are_shared_and_neither_environment_can_change_the_other(
             assert script.read_text().startswith(f"#!{environment.python}\n")
             assert output(script).startswith(str(directory(environment)))
     assert disk([directory(new)]).own < 2 << 20
+    theirs = listing(directory(old))  # with what its programs have just compiled
     uninstall(new, "six", "starlette")
     assert listing(directory(old)) == theirs
 
