@@ -7,6 +7,7 @@ device_unavailable, quantization, out_of_memory, load_failed.
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     report(Progress("imports", detail="torch, transformers"))
     torch = need("torch")
     transformers = need("transformers")
+    gc.freeze()  # what was imported stays: no full collection need look through it
     devices.set_threads(torch)
     report(Progress("config"))
     check_architecture(config, source.settings, transformers)

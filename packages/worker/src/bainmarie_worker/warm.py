@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -28,6 +29,7 @@ def load_and_warm(config: WorkerConfig, report: Report) -> Runner:
     except Exception as error:
         raise _unable(error, config, loaded) from error
     runner.tokenizer.warm()
+    gc.freeze()  # a full collection in the middle of an answer shall find little
     return runner
 
 
