@@ -31,6 +31,8 @@ class WorkerClient:
         self._tail = tail
         self._cause: BainError | None = None
         self._running = 0
+        self._responses = set[aiohttp.ClientResponse]()
+        """Whose bodies may still be on their way."""
         self._heard = time.monotonic()
         kept: dict[str, Any] = {"keepalive_timeout": _KEEP_CONNECTION} if keep else {"force_close": True}
         self._session = aiohttp.ClientSession(
@@ -62,9 +64,11 @@ class WorkerClient:
                     method, self._address + path, data=body or None, headers=headers, allow_redirects=False
                 )
             self.hear()
+            self._responses.add(response)
             try:
                 yield WorkerResponse(response, self._broken_means_died, self.hear)
             finally:
+                self._responses.discard(response)
                 if not response.content.at_eof():
                     response.close()
                 response.release()
@@ -91,6 +95,9 @@ class WorkerClient:
     async def close(self, cause: BainError | None = None) -> None:
         """Requests under way get a WorkerDied; `cause` says in it what is known."""
         self._cause = cause
+        for response in self._responses:
+            if not response.content.is_eof():  # whoever reads it hears nothing of the session's end (aiohttp 3.14)
+                response.content.set_exception(aiohttp.ClientConnectionError("the connection was closed"))
         await self._session.close()
 
     @contextmanager
