@@ -37,7 +37,7 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_REQUIRE_HASHES", "1")
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/")
     assert sorted(one) == [f"bainmarie_{name}-0.1.0-py3-none-any.whl" for name in ("protocol", "worker")]
     assert built(other, tmp_path / "two") == one
     with (other / "packages" / "worker" / "src" / "bainmarie_worker" / "limits.py").open("a") as file:

@@ -143,26 +143,26 @@ async def test_nobody_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("begun", [False, True])
 async def test_who_waits_for_more_of_a_body_hears_of_the_end(begun: bool) -> None:
     """The server is still there: nothing but the close tells it."""
-    asked = asyncio.Event()
+    waiting = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         if begun:
             await response.prepare(request)
             await response.write(b"one")
-        asked.set()
-        await asyncio.sleep(60)
+        else:
+            waiting.set()
+        await asyncio.Event().wait()
         return response
 
     async def read(client: WorkerClient) -> None:
-        async with client.request("POST", "/") as response, asyncio.timeout(20):
+        async with client.request("POST", "/") as response:
             async for _ in response:
-                pass
+                waiting.set()  # and goes on to wait for the next chunk before anybody else runs
 
     async with serving(answer) as port, a_client(port=port) as client:
         reading = asyncio.create_task(read(client))
-        await asked.wait()
-        await asyncio.sleep(0.1)
+        await waiting.wait()
         await client.close(LoadFailed("it hung", code="wedged"))
         with pytest.raises(WorkerDied, match="it hung") as failure:
             await asyncio.wait_for(reading, 20)

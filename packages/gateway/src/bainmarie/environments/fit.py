@@ -12,8 +12,9 @@ from bainmarie.environments.families import first_release, last_release
 from bainmarie.environments.model_files import model_directory, read_json
 from bainmarie.environments.needs import BITSANDBYTES, PEFT
 from bainmarie.environments.training_folders import adapter_folder
-from bainmarie.environments.versions import numbers, unreleased
+from bainmarie.environments.versions import unreleased
 from bainmarie.errors import EnvironmentFailed
+from bainmarie_protocol.versions import numbers
 
 
 def check_fit(models: Sequence[ModelSpec], environment: Environment) -> None:

@@ -24,7 +24,8 @@ from bainmarie.environments.needs import (
 from bainmarie.environments.remote_code import remote_code_reasons
 from bainmarie.environments.spec import EnvironmentSpec, Reason, package_name
 from bainmarie.environments.transformers_release import transformers_reasons
-from bainmarie.environments.versions import numbers, unreleased
+from bainmarie.environments.versions import unreleased
+from bainmarie_protocol.versions import numbers
 
 __all__ = ["ACCELERATE", "BITSANDBYTES", "PEFT", "TORCH", "TRANSFORMERS", "engine_needs", "infer"]
 

@@ -9,7 +9,8 @@ from bainmarie.catalog import ModelSpec
 from bainmarie.environments.families import first_release, last_release, plain_torch_since
 from bainmarie.environments.needs import OLDEST_TRANSFORMERS, TRANSFORMERS
 from bainmarie.environments.spec import Reason
-from bainmarie.environments.versions import numbers, unreleased
+from bainmarie.environments.versions import unreleased
+from bainmarie_protocol.versions import numbers
 
 _TESTED = f"transformers=={TRANSFORMERS}"
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 
-from bainmarie_protocol.versions import numbers
-
-__all__ = ["numbers", "unreleased"]
-
 _BEFORE_RELEASE = re.compile(r"\d+(?:\.\d+)*[.-]?(?:dev|a|b|c|rc|alpha|beta|pre)\d*", re.IGNORECASE)
 
 
