@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from tests.worker.engine.driving import CPU, batch, finish, generated, heard, wa
 
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
+from bainmarie_worker.engine.fused.kernel import kernel
 from bainmarie_worker.engine.memory import Part
 from bainmarie_worker.engine.sequence import Sampling
 from bainmarie_worker.engine.ways import best_way
@@ -159,15 +159,43 @@ def test_an_adapter_that_compiled_code_cannot_apply_does_not_change_its_neighbou
     assert [one.drawn for one in mine] != [one.drawn for one in plain]
 
 
-OTHER_PROCESSORS = ["x86-64-v3", "x86-64-v2", "x86-64"]
+def test_a_pass_whose_rows_are_more_than_a_cache_holds():
+    forward = way(make(FUSED[0]).to(torch.bfloat16))
+    ids = [3 + place % 97 * (place % 31) % 120 for place in range(4097)]
+    whole, parts = (forward.memory() for _ in range(2))
+    with torch.inference_mode():
+        (wanted,) = forward.run([Part(whole, ids, 3)])
+        for start in range(0, len(ids) - 50, 100):
+            forward.run([Part(parts, ids[start : min(start + 100, len(ids) - 50)], 0)])
+        (got,) = forward.run([Part(parts, ids[-50:], 3)])
+    assert torch.equal(got, wanted)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for kinds of x86 processors")
-@pytest.mark.parametrize("kind", OTHER_PROCESSORS)
-def test_processors_with_narrower_vectors(kind, tmp_path):
+def can(flag):
+    """Whether this processor has it, as far as the system tells."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return any(flag in line.split() for line in lines if line.startswith("flags"))
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not can("amx_bf16"), reason="this processor has no matrix unit (amx_bf16): no products by tiles")
+def test_products_are_made_by_tiles_where_there_are_any():
+    """The other tests of this file have tried them here."""
+    assert kernel().bainmarie_tiles() == 1
+
+
+OTHER_PROCESSORS = [("cooperlake", "avx512_bf16"), ("x86-64-v3", "avx2"), ("x86-64-v2", "sse4_2"), ("x86-64", "sse2")]
+
+
+@pytest.mark.parametrize(("kind", "flag"), OTHER_PROCESSORS)
+def test_processors_with_narrower_vectors_or_without_tiles(kind, flag, tmp_path):
     """The same tests with code for them."""
+    if not can(flag):
+        pytest.skip(f"this processor has no {flag}, which code for {kind} needs")
     environ = {**os.environ, "CC": f"cc -march={kind} -mtune=generic", "BAIN_KERNELS": str(tmp_path)}
-    only = "test_it_computes_what_the_model_computes or to_the_bit"
+    only = "test_it_computes_what_the_model_computes or to_the_bit or a_cache_holds"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, __file__]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -14,15 +14,18 @@ typedef struct {
     float *plain;      /* [rows, widest] what becomes input */
     char *input;       /* [rows, widest] prepared */
     char *second;      /* the perceptron's inner input, prepared */
+    char *packed;      /* [rows, widest] prepared rows as tiles read them */
     float *reduced;    /* [3, rows, rank] A x of the matrices of one phase */
     int32_t *starts;   /* [shares + 1] first rows of those that attention looks at together */
     int64_t shares;
     float *own;        /* of each thread */
     int64_t own_count;
+    char *room;        /* of each thread, for products by tiles */
+    int64_t room_bytes;
 } state;
 
 #define SHARE 128 /* positions of attention that are looked at together */
-#define QUERIES 24 /* the same of rows times the heads that share keys, where one row has not more */
+#define QUERIES (with_tiles ? 128 : 24) /* the same of rows times the heads that share keys, where one row has not more */
 
 static char *remembered(const state *s, int64_t row, int64_t at, int value, int64_t head) {
     const decoder *m = s->model;
@@ -38,38 +41,17 @@ static void store(int64_t kind, const float *from, char *to, int64_t count) {
 }
 
 #if HAS_DOT
-/* The words of LANES rows, turned: to[2 * w] holds word w of each. */
-INLINE void turn(const char *from, int64_t row, __m512i *to) {
-    __m512i a[LANES], b[LANES];
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i += 2) {
-        const __m512i even = _mm512_loadu_si512(from + i * row), odd = _mm512_loadu_si512(from + (i + 1) * row);
-        a[i] = _mm512_unpacklo_epi32(even, odd);
-        a[i + 1] = _mm512_unpackhi_epi32(even, odd);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < LANES; i += 4) {
-        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) { /* quarters of vectors: 0 and 2 of both, or 1 and 3 */
-        const __m512i c = _mm512_shuffle_i32x4(b[i], b[4 + i], 0x88), d = _mm512_shuffle_i32x4(b[i], b[4 + i], 0xdd);
-        const __m512i e = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0x88);
-        const __m512i f = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0xdd);
-        to[2 * i] = _mm512_shuffle_i32x4(c, e, 0x88);
-        to[2 * (4 + i)] = _mm512_shuffle_i32x4(d, f, 0x88);
-        to[2 * (8 + i)] = _mm512_shuffle_i32x4(c, e, 0xdd);
-        to[2 * (12 + i)] = _mm512_shuffle_i32x4(d, f, 0xdd);
-    }
-}
-
 INLINE __m512bh two_numbers(const char *from) {
     int32_t both;
     memcpy(&both, from, 4);
     return (__m512bh)_mm512_set1_epi32(both);
+}
+
+/* Numbers of a and b side by side, of one half of both. */
+INLINE __m512i paired(__m512i a, const int half, __m512i b) {
+    const __m512i places = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                            36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    return _mm512_permutex2var_epi16(a, _mm512_add_epi16(places, _mm512_set1_epi16(16 * half)), b);
 }
 
 INLINE floats dot(floats sum, __m512bh a, __m512bh b) { return (floats)_mm512_dpbf16_ps((__m512)sum, a, b); }
@@ -116,8 +98,8 @@ static void score(int64_t kind, const char *keys, int64_t size, int64_t count, c
             for (int64_t i = 0; i < 4 * LANES * size; i += 64) /* those after next */
                 __builtin_prefetch(keys + 2 * (t + 2 * LANES) * size + i, 0, 2);
             for (int64_t d = 0; d < size; d += 2 * LANES) {
-                turn(keys + t * 2 * size + 2 * d, 2 * size, turned + d);
-                turn(keys + (t + LANES) * 2 * size + 2 * d, 2 * size, turned + d + 1);
+                turn(keys + t * 2 * size + 2 * d, 2 * size, turned + d, 2);
+                turn(keys + (t + LANES) * 2 * size + 2 * d, 2 * size, turned + d + 1, 2);
             }
             int64_t q = 0;
 #define SCORE(n) score_tile(n, x + q * 2 * size, 2 * size, turned, size / 2, scores + q * SHARE + t)
@@ -140,16 +122,12 @@ INLINE void gather_tile(const int64_t kind, const int n, const int vectors, cons
         for (int v = 0; v < vectors; v++) sums[q * vectors + v] = *(floats *)(to + q * size + v * LANES);
 #if HAS_DOT
     if (kind == BFLOAT16) {
-        const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                                               37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-        const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
         for (int64_t t = 0; t < count; t += 2, values += 2 * row)
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; v += 2) {
                 const __m512i a = _mm512_loadu_si512(values + 2 * v * LANES);
                 const __m512i b = t + 1 < count ? _mm512_loadu_si512(values + row + 2 * v * LANES) : _mm512_setzero_si512();
-                const __m512bh low = (__m512bh)_mm512_permutex2var_epi16(a, first, b);
-                const __m512bh high = (__m512bh)_mm512_permutex2var_epi16(a, second, b);
+                const __m512bh low = (__m512bh)paired(a, 0, b), high = (__m512bh)paired(a, 1, b);
 #pragma GCC unroll 6
                 for (int q = 0; q < n; q++) {
                     const __m512bh weight = two_numbers((const char *)(weights + q * SHARE) + 2 * t);
@@ -186,12 +164,6 @@ INLINE void gather_tile(const int64_t kind, const int n, const int vectors, cons
 static void gather(int64_t kind, float *weights, const char *values, int64_t count, int64_t size, int64_t queries,
                    float *to) {
     const int64_t bytes = WEIGHT_BYTES(kind);
-#if HAS_DOT
-    for (int64_t q = 0; kind == BFLOAT16 && q < queries; q++)
-        for (int64_t i = 0; i < SHARE; i += LANES)
-            _mm256_storeu_si256((__m256i *)((uint16_t *)(weights + q * SHARE) + i),
-                                (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(weights + q * SHARE + i)));
-#endif
     for (int64_t d = 0; d < size;) {
         const int vectors = size - d >= 4 * LANES ? 4 : 2;
         int64_t q = 0;
@@ -208,52 +180,153 @@ static void gather(int64_t kind, float *weights, const char *values, int64_t cou
     }
 }
 
-/* Weights of a softmax from scores of the positions that a query sees, `from` to `to` of `SHARE`; all others become 0. `most`
- * and `weight` are the largest score and the sum of weights so far; what was gathered before is scaled down when a larger
- * score turns up. */
-static void soften(float *scores, int64_t from, int64_t to, float scaling, float cap, float *most, float *weight,
+#if HAS_TILES
+#define GROUPS 4 /* of 16 queries, that a tile of keys is multiplied with at once */
+
+/* As `score`, where queries are packed: keys go in as they are, and what comes out is turned. */
+static void score_by_tiles(const char *keys, int64_t size, int64_t count, const char *x, int64_t queries, float *scores) {
+    float sums[GROUPS * SUMS] __attribute__((aligned(64)));
+    for (int64_t t = 0; t < count; t += TILE)
+        for (int64_t q = 0; q < queries; q += GROUPS * TILE) {
+            const int64_t groups = (queries - q + TILE - 1) / TILE;
+            const char *key = keys + 2 * t * size, *y = x + 2 * q * size;
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int64_t i = 0; i < size; i += DEPTH, key += 2 * DEPTH, y += WEIGHTS) {
+                _tile_loadd(4, key, 2 * size);
+                _tile_loadd(5, y, 64);
+                _tile_dpbf16ps(0, 4, 5);
+                if (groups < 2) continue;
+                _tile_loadd(6, y + 2 * TILE * size, 64);
+                _tile_dpbf16ps(1, 4, 6);
+                if (groups < 3) continue;
+                _tile_loadd(7, y + 4 * TILE * size, 64);
+                _tile_dpbf16ps(2, 4, 7);
+                if (groups < 4) continue;
+                _tile_loadd(5, y + 6 * TILE * size, 64);
+                _tile_dpbf16ps(3, 4, 5);
+            }
+            _tile_stored(0, sums, 64);
+            _tile_stored(1, sums + SUMS, 64);
+            _tile_stored(2, sums + 2 * SUMS, 64);
+            _tile_stored(3, sums + 3 * SUMS, 64);
+            for (int64_t g = 0; g < groups && g < GROUPS; g++)
+                place_sums(sums + g * SUMS, 0, queries - q - g * TILE, scores + (q + g * TILE) * SHARE + t, SHARE);
+        }
+}
+
+/* to[16 or 32 queries][32 numbers] += weights times values, whose pairs of positions are side by side. */
+INLINE void gather_tiles(const int groups, const char *weight, const char *value, int64_t count, int64_t size, float *to) {
+    const int64_t columns = 2 * TILE * SHARE, row = 4 * size;
+    _tile_loadd(0, to, row);
+    _tile_loadd(1, to + TILE, row);
+    if (groups == 2) _tile_loadd(2, to + TILE * size, row);
+    if (groups == 2) _tile_loadd(3, to + TILE * size + TILE, row);
+    for (int64_t t = 0; t < count; t += DEPTH, weight += 2 * DEPTH, value += WEIGHTS) {
+        _tile_loadd(4, weight, 4 * SHARE);
+        _tile_loadd(6, value, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, value + columns, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        if (groups == 1) continue;
+        _tile_loadd(5, weight + 4 * TILE * SHARE, 4 * SHARE);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, to, row);
+    _tile_stored(1, to + TILE, row);
+    if (groups == 2) _tile_stored(2, to + TILE * size, row);
+    if (groups == 2) _tile_stored(3, to + TILE * size + TILE, row);
+}
+
+/* As `gather`. `turned` is for pairs of positions side by side:
+ * [size / 16][SHARE / 2][16][2]. */
+static void gather_by_tiles(const float *weights, const char *values, int64_t count, int64_t size, int64_t queries, float *to,
+                            char *turned) {
+    const int64_t row = 2 * size, columns = 2 * TILE * SHARE; /* bytes of one and of 16 numbers of all positions */
+    for (int64_t t = 0; t < count || t % DEPTH; t += 2)
+        for (int64_t i = 0; i < size; i += 2 * TILE) {
+            const char *from = values + t * row + 2 * i;
+            const __m512i a = t < count ? _mm512_loadu_si512(from) : _mm512_setzero_si512();
+            const __m512i b = t + 1 < count ? _mm512_loadu_si512(from + row) : _mm512_setzero_si512();
+            char *place = turned + i / TILE * columns + 32 * t;
+            _mm512_store_si512(place, paired(a, 0, b));
+            _mm512_store_si512(place + columns, paired(a, 1, b));
+        }
+    for (int64_t q = 0; q < queries; q += 2 * TILE)
+        for (int64_t i = 0; i < size; i += 2 * TILE) {
+            const char *weight = (const char *)(weights + q * SHARE), *value = turned + i / TILE * columns;
+            float *sums = to + q * size + i;
+            if (q + TILE < queries) gather_tiles(2, weight, value, count, size, sums);
+            else gather_tiles(1, weight, value, count, size, sums);
+        }
+}
+#endif
+
+/* Weights of a softmax from scores of the positions that a query sees, `from` to `to` of `SHARE`; all others become 0. They
+ * stand where the scores stood, in bf16 where values are bf16 and the processor multiplies them. `most` and `weight` are the
+ * largest score and the sum of weights so far; what was gathered before is scaled down when a larger score turns up. */
+static void soften(int64_t kind, float *scores, int64_t from, int64_t to, float scaling, float cap, float *most, float *weight,
                    float *gathered, int64_t size) {
     for (int64_t i = 0; i < from; i++) scores[i] = -INFINITY;
     for (int64_t i = to; i % LANES; i++) scores[i] = -INFINITY;
-    const int64_t begin = from / LANES * LANES;
+    const int64_t begin = from / LANES * LANES, end = (to + LANES - 1) / LANES * LANES;
     floats highest = (floats){0} - INFINITY;
-    for (int64_t i = begin; i < to; i += LANES) {
-        floats score = *(floats *)(scores + i) * scaling;
-        if (cap > 0) score = chosen(score == -INFINITY, score, capped(score, cap));
-        *(floats *)(scores + i) = score;
-        highest = chosen(score > highest, score, highest);
+    for (int64_t i = begin; i < end; i += LANES) {
+        floats score = *(floats *)(scores + i);
+        if (cap > 0) *(floats *)(scores + i) = score = chosen(score == -INFINITY, score, capped(score * scaling, cap));
+        highest = larger(highest, score);
     }
-    float high = *most;
-    for (int i = 0; i < LANES; i++) high = highest[i] > high ? highest[i] : high;
+    if (cap > 0) scaling = 1;
+    float high = largest(highest) * scaling;
     if (high > *most) {
         const float by = expf(*most - high);
         for (int64_t i = 0; i < size; i++) gathered[i] *= by;
         *weight *= by;
         *most = high;
     }
+    high = *most;
     floats all = {0};
-    for (int64_t i = begin; i < to; i += LANES) {
-        const floats score = *(floats *)(scores + i);
-        const floats p = chosen(score == -INFINITY, (floats){0}, exponential(score - high));
-        all += p;
+    for (int64_t i = 0; i < SHARE; i += LANES) {
+        floats p = {0};
+        if (i >= begin && i < end) {
+            const floats score = *(floats *)(scores + i);
+            p = exponential(score * scaling - high);
+            if (!HAS_DOT) p = chosen(score == -INFINITY, (floats){0}, p);
+            all += p;
+        }
+#if HAS_DOT
+        if (kind == BFLOAT16) {
+            _mm256_storeu_si256((__m256i *)((uint16_t *)scores + i), (__m256i)_mm512_cvtneps_pbh((__m512)p));
+            continue;
+        }
+#endif
         *(floats *)(scores + i) = p;
     }
-    for (int64_t i = 0; i < begin; i++) scores[i] = 0;
-    for (int64_t i = (to + LANES - 1) / LANES * LANES; i < SHARE; i++) scores[i] = 0;
+    (void)kind;
     *weight += total(all);
+}
+
+/* What a thread needs to attend with so many queries. */
+INLINE int64_t floats_of_attention(int64_t queries, int64_t size) {
+    const int64_t padded = (queries + TILE - 1) / TILE * TILE;
+    return padded * (SHARE + 3 * size + 2) + SHARE * size / 2 + 64;
 }
 
 /* Neighbouring rows of one sequence, one key head and all query heads that share it, `SHARE` positions at a time. */
 static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t head, float *own) {
     const decoder *m = s->model;
     const int64_t group = m->heads / m->key_heads, queries = group * (last - first), size = m->size;
+    const int64_t padded = (queries + TILE - 1) / TILE * TILE; /* tiles of queries are whole; the rest is of no meaning */
     const int64_t kind = m->cache_kind, row = size * WEIGHT_BYTES(kind), window = m->layers[at].window;
     const int32_t *positions = s->asked->positions;
     const int64_t end = positions[last - 1] + 1, unseen = window ? positions[first] + 1 - window : 0;
     const int64_t begin = unseen > 0 ? unseen / SHARE * SHARE : 0;
-    float *scores = own, *sums = scores + queries * SHARE, *most = sums + queries * size, *weight = most + queries;
-    float *turned = weight + queries + size * queries;
-    char *x = (char *)(weight + queries);
+    float *scores = own, *sums = scores + padded * SHARE, *most = sums + padded * size, *weight = most + padded;
+    char *x = (char *)(weight + padded), *packed = x + 4 * padded * size;
+    float *turned = (float *)(((uintptr_t)(packed + 4 * padded * size) + 63) / 64 * 64);
     for (int64_t q = 0; q < queries; q++) {
         const float *query = s->queries + ((first + q / group) * m->heads + head * group + q % group) * size;
         prepare(kind, query, x + q * size * INPUT_BYTES(kind), size);
@@ -261,20 +334,32 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
         weight[q] = 0;
     }
     memset(sums, 0, 4 * queries * size);
+#if HAS_TILES
+    const int tiled = with_tiles && kind == BFLOAT16;
+    for (int64_t q = 0; tiled && q < padded; q += TILE) pack(x, size, q / TILE, 0, size, packed);
+#endif
     const char *keys = remembered(s, first, at, 0, head), *values = remembered(s, first, at, 1, head);
     for (int64_t t = begin; t < end; t += SHARE) {
         const int64_t count = end - t < SHARE ? end - t : SHARE;
         for (int64_t i = 0; i < count * row; i += 64) __builtin_prefetch(values + t * row + i, 0, 2);
-        score(kind, keys + t * row, size, count, x, queries, scores, turned);
+#if HAS_TILES
+        if (tiled) score_by_tiles(keys + t * row, size, count, packed, queries, scores);
+        else
+#endif
+            score(kind, keys + t * row, size, count, x, queries, scores, turned);
         for (int64_t q = 0; q < queries; q++) {
             const int64_t position = positions[first + q / group];
             const int64_t from = window && position >= window + t ? position + 1 - window - t : 0;
             const int64_t to = position + 1 - t < count ? position + 1 - t : count;
             if (from >= to) memset(scores + q * SHARE, 0, 4 * SHARE);
             else
-                soften(scores + q * SHARE, from, to, m->scaling, m->score_cap, most + q, weight + q, sums + q * size, size);
+                soften(kind, scores + q * SHARE, from, to, m->scaling, m->score_cap, most + q, weight + q, sums + q * size, size);
         }
-        gather(kind, scores, values + t * row, count, size, queries, sums);
+#if HAS_TILES
+        if (tiled) gather_by_tiles(scores, values + t * row, count, size, queries, sums, (char *)turned);
+        else
+#endif
+            gather(kind, scores, values + t * row, count, size, queries, sums);
     }
     for (int64_t q = 0; q < queries; q++) {
         float *to = s->seen + ((first + q / group) * m->heads + head * group + q % group) * size, *from = sums + q * size;

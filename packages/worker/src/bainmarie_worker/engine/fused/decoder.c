@@ -19,10 +19,14 @@ static int64_t widest(const decoder *m) {
 }
 
 #define PIECE 256 /* outputs that a thread takes at once, at most */
+#define UNIT (2 * TILE) /* of which it takes a multiple */
 
-static int64_t piece_size(int64_t out, int64_t threads) {
-    const int64_t size = out / (threads * 6) / 8 * 8;
-    return size < 8 ? 8 : size > PIECE ? PIECE : size;
+/* The next outputs of a matrix, from `*first` to `*last`; 0 when none is left. */
+INLINE int take_outputs(int64_t out, int64_t *first, int64_t *last) {
+    const int64_t some = take((out + UNIT - 1) / UNIT, PIECE / UNIT, first);
+    *first *= UNIT;
+    *last = *first + some * UNIT < out ? *first + some * UNIT : out;
+    return some > 0;
 }
 
 INLINE const change *changed(const state *s, int64_t row, int64_t at, int which) {
@@ -77,6 +81,23 @@ INLINE void settle(state *s, int64_t row, const float *branch_norm) {
     for (int64_t i = 0; i < m->hidden; i++) to[i] += m->branch_scale * given[i];
 }
 
+/* Where prepared rows are in the form that products with a matrix read: the same place, or another where they are packed. */
+static const char *packed(state *s, const matrix *next, const char *from, int64_t rows) {
+#if HAS_TILES
+    if (by_tiles(next) && rows > 1) {
+        const int64_t parts = (next->in + PANEL - 1) / PANEL, groups = (rows + TILE - 1) / TILE;
+        for (int64_t p = piece(); p < groups * parts; p = piece()) {
+            const int64_t first = p % parts * PANEL;
+            pack(from, next->in, p / parts, first, first + PANEL < next->in ? first + PANEL : next->in, s->packed);
+        }
+        meet(begin_of(next));
+        return s->packed;
+    }
+#endif
+    (void)s, (void)next, (void)rows;
+    return from;
+}
+
 /* Normalized rows as input of matrices, of which `first` is the first. `branch_norm` is that of the branch before. */
 static void norm_rows(state *s, const float *branch_norm, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
@@ -88,25 +109,23 @@ static void norm_rows(state *s, const float *branch_norm, const float *weight, c
     meet(begin_of(first));
 }
 
-static void project(state *s, int64_t at) {
+static void project(state *s, int64_t at, char *room) {
     static const int which[] = {QUERY, KEY, VALUE};
     const layer *l = &s->model->layers[at];
     float *to[] = {s->queries, s->keys, s->values};
-    int64_t size[3], end[3], pieces = 0;
-    for (int m = 0; m < 3; m++) {
-        const int64_t out = l->matrices[which[m]].out;
-        size[m] = piece_size(out, here.threads);
-        end[m] = pieces += (out + size[m] - 1) / size[m];
-    }
+    int64_t end[3], all = 0, first;
+    for (int m = 0; m < 3; m++) end[m] = all += (l->matrices[which[m]].out + UNIT - 1) / UNIT;
     reduce(s, at, which, 3, s->plain);
-    for (int64_t p = piece(); p < pieces; p = piece()) {
-        const int m = p < end[0] ? 0 : p < end[1] ? 1 : 2;
-        const matrix *w = &l->matrices[which[m]];
-        const int64_t first = (p - (m ? end[m - 1] : 0)) * size[m];
-        const int64_t last = first + size[m] < w->out ? first + size[m] : w->out;
-        product(w->kind, w->weight, w->in, first, last, s->input, s->asked->rows, to[m] + first, w->out);
-        completed(s, at, which[m], m, w, first, last, to[m] + first, w->out);
-    }
+    const char *x = packed(s, &l->matrices[QUERY], s->input, s->asked->rows);
+    for (int64_t some; (some = take(all, PIECE / UNIT, &first));)
+        for (int m = 0; m < 3; m++) {
+            const matrix *w = &l->matrices[which[m]];
+            const int64_t begin = m ? end[m - 1] : 0, from = (first > begin ? first - begin : 0) * UNIT;
+            const int64_t until = (first + some - begin) * UNIT, last = until < w->out ? until : w->out;
+            if (from >= last) continue;
+            multiply(w, from, last, x, s->asked->rows, to[m] + from, w->out, room);
+            completed(s, at, which[m], m, w, from, last, to[m] + from, w->out);
+        }
     meet(begin_of(&l->matrices[OUT]));
 }
 
@@ -120,26 +139,29 @@ INLINE void rotate(float *restrict x, const float *restrict cosines, const float
     }
 }
 
-/* Norms and rotation of queries and keys; new keys and values go to their places. */
-static void place_rows(state *s, int64_t at) {
+/* Norm and rotation of one head of a row's queries, or of its keys: a new key and value go to their places. */
+static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const decoder *m = s->model;
     const layer *l = &m->layers[at];
-    const int64_t units = m->heads + m->key_heads, row_bytes = m->size * WEIGHT_BYTES(m->cache_kind);
-    for (int64_t p = piece(); p < s->asked->rows * units; p = piece()) {
-        const int64_t r = p / units, u = p % units, position = s->asked->positions[r];
-        const int is_key = u >= m->heads;
-        const int64_t head = is_key ? u - m->heads : u;
-        float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : s->queries + (r * m->heads + head) * m->size;
-        const float *norm = is_key ? l->key_norm : l->query_norm;
-        if (norm) normalized(x, norm, m->size, m->query_epsilon, x);
-        const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
-        rotate(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
-        if (!is_key) continue;
-        store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
-        store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,
-              remembered(s, r, at, 1, head) + position * row_bytes, m->size);
-    }
-    meet(begin_of(&l->matrices[OUT]));
+    const int64_t row_bytes = m->size * WEIGHT_BYTES(m->cache_kind), position = s->asked->positions[r];
+    const int is_key = u >= m->heads;
+    const int64_t head = is_key ? u - m->heads : u;
+    float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : s->queries + (r * m->heads + head) * m->size;
+    const float *norm = is_key ? l->key_norm : l->query_norm;
+    if (norm) normalized(x, norm, m->size, m->query_epsilon, x);
+    const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
+    rotate(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
+    if (!is_key) return;
+    store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
+    store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size, remembered(s, r, at, 1, head) + position * row_bytes,
+          m->size);
+}
+
+static void place_rows(state *s, int64_t at) {
+    const int64_t units = s->model->heads + s->model->key_heads;
+    for (int64_t p, some; (some = take(s->asked->rows * units, units, &p));)
+        for (const int64_t end = p + some; p < end; p++) place_head(s, at, p / units, p % units);
+    meet(begin_of(&s->model->layers[at].matrices[OUT]));
 }
 
 /* Rows of what attention or the perceptron gave, made input of the next matrix. */
@@ -152,39 +174,39 @@ static void prepare_rows(state *s, const float *from, char *to, const matrix *ne
 
 /* stream += matrix x input, or what has a norm of its own into `plain`; `next` is the matrix that comes after it */
 static void add(state *s, int64_t at, int which, const float *branch_norm, const matrix *next, const float *plain,
-                const char *input, float *own) {
+                const char *input, float *own, char *room) {
     const float scale = s->model->branch_scale;
     const matrix *w = &s->model->layers[at].matrices[which];
-    const int64_t hidden = s->model->hidden, size = piece_size(w->out, here.threads), rows = s->asked->rows;
+    const int64_t hidden = s->model->hidden, rows = s->asked->rows;
     reduce(s, at, &which, 1, plain);
-    for (int64_t first = piece() * size; first < w->out; first = piece() * size) {
-        const int64_t last = first + size < w->out ? first + size : w->out;
+    const char *x = packed(s, w, input, rows);
+    for (int64_t first, last; take_outputs(w->out, &first, &last);) {
         float *to = branch_norm ? s->plain + first : own;
-        const int64_t stride = branch_norm ? hidden : size;
-        product(w->kind, w->weight, w->in, first, last, input, rows, to, stride);
+        const int64_t stride = branch_norm ? hidden : PIECE;
+        multiply(w, first, last, x, rows, to, stride, room);
         completed(s, at, which, 0, w, first, last, to, stride);
         for (int64_t r = 0; r < rows && !branch_norm; r++)
-            for (int64_t o = first; o < last; o++) s->stream[r * hidden + o] += scale * own[r * size + o - first];
+            for (int64_t o = first; o < last; o++) s->stream[r * hidden + o] += scale * own[r * PIECE + o - first];
     }
     meet(begin_of(next));
 }
 
-static void perceptron(state *s, int64_t at, float *own) {
+static void perceptron(state *s, int64_t at, float *own, char *room) {
     static const int which[] = {GATE, UP};
     const layer *l = &s->model->layers[at];
     const matrix *gate = &l->matrices[GATE], *up = &l->matrices[UP];
-    const int64_t size = (piece_size(gate->out, here.threads) + LANES - 1) / LANES * LANES, rows = s->asked->rows;
-    float *other = own + rows * size;
+    const int64_t rows = s->asked->rows;
+    float *other = own + rows * PIECE;
     reduce(s, at, which, 2, s->plain);
-    for (int64_t first = piece() * size; first < gate->out; first = piece() * size) {
-        const int64_t last = first + size < gate->out ? first + size : gate->out;
-        product(gate->kind, gate->weight, gate->in, first, last, s->input, rows, own, size);
-        product(up->kind, up->weight, up->in, first, last, s->input, rows, other, size);
-        completed(s, at, GATE, 0, gate, first, last, own, size);
-        completed(s, at, UP, 1, up, first, last, other, size);
+    const char *x = packed(s, gate, s->input, rows);
+    for (int64_t first, last; take_outputs(gate->out, &first, &last);) {
+        multiply(gate, first, last, x, rows, own, PIECE, room);
+        multiply(up, first, last, x, rows, other, PIECE, room);
+        completed(s, at, GATE, 0, gate, first, last, own, PIECE);
+        completed(s, at, UP, 1, up, first, last, other, PIECE);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t o = 0; o < last - first; o += LANES) {
-                const floats g = *(floats *)(own + r * size + o), u = *(floats *)(other + r * size + o);
+                const floats g = *(floats *)(own + r * PIECE + o), u = *(floats *)(other + r * PIECE + o);
                 *(floats *)(s->seen + r * gate->out + first + o) = activated(s->model->activation, g) * u;
             }
     }
@@ -218,21 +240,21 @@ static void completed_logits(const decoder *m, int64_t first, int64_t last, floa
     for (; o < last; o++) to[o] = m->logit_cap * tanhf(to[o] / m->logit_cap);
 }
 
-static void finish(state *s) {
+static void finish(state *s, char *room) {
     const decoder *m = s->model;
     const float *branch_norm = m->layers[m->count - 1].perceived;
     const matrix *head = &m->head;
-    const int64_t wanted = s->asked->wanted, size = 2 * piece_size(head->out, here.threads);
+    const int64_t wanted = s->asked->wanted;
     for (int64_t w = piece(); w < wanted; w = piece()) {
         settle(s, s->asked->places[w], branch_norm);
         normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->seen + w * m->hidden);
         prepare(head->kind, s->seen + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
     }
     meet(begin_of(head));
-    for (int64_t first = piece() * size; wanted && first < head->out; first = piece() * size) {
-        const int64_t last = first + size < head->out ? first + size : head->out;
+    const char *x = packed(s, head, s->input, wanted);
+    for (int64_t first, last; wanted && take_outputs(head->out, &first, &last);) {
         float *to = s->asked->logits + first;
-        product(head->kind, head->weight, head->in, first, last, s->input, wanted, to, head->out);
+        multiply(head, first, last, x, wanted, to, head->out, room);
         for (int64_t w = 0; w < wanted; w++) completed_logits(m, first, last, s->asked->logits + w * head->out);
     }
 }
@@ -241,21 +263,24 @@ static void run(void *argument, unsigned thread) {
     state *s = argument;
     const decoder *m = s->model;
     float *own = s->own + thread * s->own_count;
+    char *room = s->room + thread * s->room_bytes;
+    begin_tiles();
     begin(s);
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
         norm_rows(s, at ? l[-1].perceived : NULL, l->before, &l->matrices[QUERY]);
-        project(s, at);
+        project(s, at, room);
         place_rows(s, at);
         attention(s, at, own);
         prepare_rows(s, s->seen, s->input, &l->matrices[OUT]);
-        add(s, at, OUT, l->attended, &l->matrices[GATE], s->seen, s->input, own);
+        add(s, at, OUT, l->attended, &l->matrices[GATE], s->seen, s->input, own, room);
         norm_rows(s, l->attended, l->after, &l->matrices[GATE]);
-        perceptron(s, at, own);
-        add(s, at, DOWN, l->perceived, after, s->seen, s->second, own);
+        perceptron(s, at, own, room);
+        add(s, at, DOWN, l->perceived, after, s->seen, s->second, own, room);
     }
-    finish(s);
+    finish(s, room);
+    end_tiles();
 }
 
 /* Neighbouring rows of one sequence, a few at a time. */
@@ -276,17 +301,27 @@ static char *taken(char **from, int64_t bytes) {
     return start;
 }
 
+/* 1 where products are made by the processor's matrix unit. */
+int bainmarie_tiles(void) {
+    ask_for_tiles();
+    return with_tiles;
+}
+
 /* One pass. 0, or 1 where there was no memory for it. One call at a time. */
 int bainmarie_forward(const decoder *m, const pass *asked) {
+    ask_for_tiles();
     const int64_t rows = asked->rows > asked->wanted ? asked->rows : asked->wanted, most = widest(m);
+    const int64_t readable = (rows + TILE - 1) / TILE * TILE; /* rows that may be read, whatever stands there */
     const int64_t threads = asked->threads < MOST_THREADS ? asked->threads : MOST_THREADS;
     const int64_t group = m->heads / m->key_heads, queries_most = group > QUERIES ? group : QUERIES;
-    const int64_t by_products = 2 * rows * (PIECE + LANES), by_attention = queries_most * (SHARE + 2 * m->size + 2) + 16 * m->size + 16;
+    const int64_t by_products = 2 * rows * PIECE, by_attention = floats_of_attention(queries_most, m->size);
     state s = {.model = m, .asked = asked};
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
     const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
-    const int64_t floats_of_row = m->hidden + queries + 2 * keys + 4 * most + 3 * asked->most_rank + 2;
-    char *memory = aligned_alloc(64, (4 * (rows * floats_of_row + threads * s.own_count) / 64 + 64) * 64), *at = memory;
+    const int64_t floats_of_row = m->hidden + queries + 2 * keys + 5 * most + 3 * asked->most_rank + 2;
+    s.room_bytes = room_of_tiles(rows);
+    const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes;
+    char *memory = aligned_alloc(64, (bytes / 64 + 64) * 64), *at = memory;
     if (!memory) return 1;
     s.stream = (float *)taken(&at, 4 * rows * m->hidden);
     s.queries = (float *)taken(&at, 4 * rows * queries);
@@ -294,11 +329,13 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.values = (float *)taken(&at, 4 * rows * keys);
     s.seen = (float *)taken(&at, 4 * rows * most);
     s.plain = (float *)taken(&at, 4 * rows * most);
-    s.input = taken(&at, 4 * rows * most);
-    s.second = taken(&at, 4 * rows * most);
+    s.input = taken(&at, 4 * readable * most);
+    s.second = taken(&at, 4 * readable * most);
+    s.packed = taken(&at, 4 * readable * most);
     s.reduced = (float *)taken(&at, 4 * 3 * rows * asked->most_rank);
     s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
+    s.room = taken(&at, threads * s.room_bytes);
     share(&s);
     together((unsigned)threads, run, &s);
     free(memory);

@@ -2,7 +2,7 @@
 #pragma once
 #include "model.h"
 #include "team.h"
-#include "vectors.h"
+#include "tiles.h"
 
 #if HAS_DOT
 #define INPUT_BYTES(kind) ((kind) == FLOAT32 ? 4 : 2)
@@ -73,14 +73,8 @@ INLINE void tile(const int kind, const int rows, const int outputs, const char *
             __m512bh w[OUTPUTS];
 #pragma GCC unroll 16
             for (int o = 0; o < outputs; o++) {
-                if (kind == BFLOAT16) {
-                    w[o] = (__m512bh)_mm512_loadu_si512(weight + o * row + 2 * i);
-                } else {
-                    const __m128i *eight = (const __m128i *)(weight + o * row + i);
-                    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(eight)));
-                    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(eight + 1)));
-                    w[o] = _mm512_cvtne2ps_pbh(high, low);
-                }
+                w[o] = kind == BFLOAT16 ? (__m512bh)_mm512_loadu_si512(weight + o * row + 2 * i)
+                                        : from_int8(weight + o * row + i);
             }
 #pragma GCC unroll 16
             for (int r = 0; r < rows; r++) {
@@ -139,6 +133,21 @@ static void product(int64_t kind, const void *weight, int64_t in, int64_t first,
     if (kind == FLOAT32) product_of(FLOAT32, weight, in, first, last, x, rows, to, stride);
     else if (kind == BFLOAT16) product_of(BFLOAT16, weight, in, first, last, x, rows, to, stride);
     else product_of(INT8, weight, in, first, last, x, rows, to, stride);
+}
+
+INLINE int by_tiles(const matrix *m) { return with_tiles && m->kind != FLOAT32 && m->out >= TILE; }
+
+/* Outputs `first` to `last` of a matrix times rows that were prepared for it, and packed where it goes by tiles. */
+static void multiply(const matrix *m, int64_t first, int64_t last, const void *x, int64_t rows, float *to, int64_t stride,
+                     char *room) {
+#if HAS_TILES
+    if (by_tiles(m)) {
+        tiled(m->kind, m->weight, m->in, first, last, x, rows, to, stride, room);
+        return;
+    }
+#endif
+    (void)room;
+    product(m->kind, m->weight, m->in, first, last, x, rows, to, stride);
 }
 
 #define SOON 65536

@@ -8,7 +8,7 @@
 
 #define MOST_THREADS 256
 #define JOBS 512
-#define LOOKS 300 /* a few microseconds */
+#define LOOKS 1000 /* some tens of microseconds */
 
 typedef struct {
     _Alignas(64) atomic_uint next; /* the first piece of this phase that nobody has taken */
@@ -70,6 +70,20 @@ static void meet(soon wanted) {
         return;
     }
     wait_for_change(&here.phase, phase, wanted);
+}
+
+/* The next places, from `*first` on, of `count` that threads share; 0 when none is left. Shares become smaller to the end, so
+ * that nobody waits long for the last one. */
+INLINE int64_t take(int64_t count, int64_t most, int64_t *first) {
+    unsigned at = atomic_load_explicit(&here.next, memory_order_relaxed);
+    int64_t some;
+    do {
+        if (at >= count) return 0;
+        some = (count - at) / (2 * here.threads);
+        some = some < 1 ? 1 : some > most ? most : some;
+    } while (!atomic_compare_exchange_weak_explicit(&here.next, &at, at + (unsigned)some, memory_order_relaxed, memory_order_relaxed));
+    *first = at;
+    return some;
 }
 
 INLINE int64_t piece(void) { return atomic_fetch_add_explicit(&here.next, 1, memory_order_relaxed); }

@@ -30,6 +30,44 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(2), may_al
 typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
+#if HAS_DOT
+/* 32 numbers of one byte as bf16, exactly. */
+INLINE __m512bh from_int8(const char *from) {
+    const __m128i *both = (const __m128i *)from;
+    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(both)));
+    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(both + 1)));
+    return _mm512_cvtne2ps_pbh(high, low);
+}
+
+/* The words of 16 rows, turned: to[step * w] holds word w of each. */
+INLINE void turn(const char *from, int64_t row, __m512i *to, const int step) {
+    __m512i a[LANES], b[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i += 2) {
+        const __m512i even = _mm512_loadu_si512(from + i * row), odd = _mm512_loadu_si512(from + (i + 1) * row);
+        a[i] = _mm512_unpacklo_epi32(even, odd);
+        a[i + 1] = _mm512_unpackhi_epi32(even, odd);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 4) {
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* quarters of vectors: 0 and 2 of both, or 1 and 3 */
+        const __m512i c = _mm512_shuffle_i32x4(b[i], b[4 + i], 0x88), d = _mm512_shuffle_i32x4(b[i], b[4 + i], 0xdd);
+        const __m512i e = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0x88);
+        const __m512i f = _mm512_shuffle_i32x4(b[8 + i], b[12 + i], 0xdd);
+        to[step * i] = _mm512_shuffle_i32x4(c, e, 0x88);
+        to[step * (4 + i)] = _mm512_shuffle_i32x4(d, f, 0x88);
+        to[step * (8 + i)] = _mm512_shuffle_i32x4(c, e, 0xdd);
+        to[step * (12 + i)] = _mm512_shuffle_i32x4(d, f, 0xdd);
+    }
+}
+#endif
+
 INLINE uint16_t to_bf16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
@@ -59,6 +97,9 @@ INLINE floats folded(floats a, floats b) {
 }
 
 INLINE float total(floats v) {
+#if HAS_DOT
+    return _mm512_reduce_add_ps((__m512)v);
+#endif
     for (int width = LANES; width > 1; width /= 2) v = folded(v, v);
     return v[0];
 }
@@ -72,13 +113,36 @@ INLINE void four_totals(const floats *sums, float *to) {
 
 INLINE floats chosen(ints where, floats yes, floats no) { return (floats)((where & (ints)yes) | (~where & (ints)no)); }
 
+INLINE float largest(floats v) {
+#if HAS_DOT
+    return _mm512_reduce_max_ps((__m512)v);
+#endif
+    float most = v[0];
+    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+INLINE floats larger(floats a, floats b) {
+#if HAS_DOT
+    return (floats)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return chosen(a > b, a, b);
+#endif
+}
+
 /* e^x by 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' expf coefficients); about 1 ulp. */
 INLINE floats exponential(floats x) {
+#if HAS_DOT
+    const floats low = (floats)_mm512_max_ps(_mm512_set1_ps(-104.0f), (__m512)x); /* whose power is 0 */
+    const floats whole = (floats)_mm512_roundscale_ps((__m512)(low * 1.44269504088896341f), 0);
+    floats f = low - whole * 0.693359375f;
+#else
     x = chosen(x < -87.3f, (floats){0} - 87.3f, chosen(x > 88.3f, (floats){0} + 88.3f, x));
     const floats scaled = x * 1.44269504088896341f;
     const floats magic = (floats){0} + 12582912.0f; /* adding it rounds to a whole number */
     const floats whole = (scaled + magic) - magic;
     floats f = x - whole * 0.693359375f;
+#endif
     f = f - whole * -2.12194440e-4f;
     floats y = (floats){0} + 1.9875691500e-4f;
     y = y * f + 1.3981999507e-3f;
@@ -87,8 +151,12 @@ INLINE floats exponential(floats x) {
     y = y * f + 1.6666665459e-1f;
     y = y * f + 5.0000001201e-1f;
     y = y * f * f + f + 1.0f;
+#if HAS_DOT
+    return (floats)_mm512_scalef_ps((__m512)y, (__m512)whole);
+#else
     const ints power = (__builtin_convertvector(whole, ints) + 127) << 23;
     return y * (floats)power;
+#endif
 }
 
 /* cap * tanh(x / cap) */
