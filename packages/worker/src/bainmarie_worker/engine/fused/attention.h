@@ -25,7 +25,8 @@ typedef struct {
 } state;
 
 #define SHARE 128 /* positions of attention that are looked at together */
-#define QUERIES (with_tiles ? 128 : 24) /* the same of rows times the heads that share keys, where one row has not more */
+/* The same of rows times the heads that share keys, where one row has not more. */
+#define QUERIES (with_tiles ? 128 : 24)
 
 static char *remembered(const state *s, int64_t row, int64_t at, int value, int64_t head) {
     const decoder *m = s->model;
@@ -49,8 +50,8 @@ INLINE __m512bh two_numbers(const char *from) {
 
 /* Numbers of a and b side by side, of one half of both. */
 INLINE __m512i paired(__m512i a, const int half, __m512i b) {
-    const __m512i places = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
-                                            36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i places = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                            37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     return _mm512_permutex2var_epi16(a, _mm512_add_epi16(places, _mm512_set1_epi16(16 * half)), b);
 }
 
@@ -108,6 +109,7 @@ static void score(int64_t kind, const char *keys, int64_t size, int64_t count, c
         return;
     }
 #endif
+    (void)own;
     product(kind, keys, size, 0, count, x, queries, scores, SHARE);
 }
 
@@ -241,10 +243,9 @@ INLINE void gather_tiles(const int groups, const char *weight, const char *value
     if (groups == 2) _tile_stored(3, to + TILE * size + TILE, row);
 }
 
-/* As `gather`. `turned` is for pairs of positions side by side:
- * [size / 16][SHARE / 2][16][2]. */
-static void gather_by_tiles(const float *weights, const char *values, int64_t count, int64_t size, int64_t queries, float *to,
-                            char *turned) {
+/* As `gather`. `turned` is for pairs of positions side by side: [size / 16][SHARE / 2][16][2]. */
+static void gather_by_tiles(const float *weights, const char *values, int64_t count, int64_t size, int64_t queries,
+                            float *to, char *turned) {
     const int64_t row = 2 * size, columns = 2 * TILE * SHARE; /* bytes of one and of 16 numbers of all positions */
     for (int64_t t = 0; t < count || t % DEPTH; t += 2)
         for (int64_t i = 0; i < size; i += 2 * TILE) {
@@ -268,8 +269,8 @@ static void gather_by_tiles(const float *weights, const char *values, int64_t co
 /* Weights of a softmax from scores of the positions that a query sees, `from` to `to` of `SHARE`; all others become 0. They
  * stand where the scores stood, in bf16 where values are bf16 and the processor multiplies them. `most` and `weight` are the
  * largest score and the sum of weights so far; what was gathered before is scaled down when a larger score turns up. */
-static void soften(int64_t kind, float *scores, int64_t from, int64_t to, float scaling, float cap, float *most, float *weight,
-                   float *gathered, int64_t size) {
+static void soften(int64_t kind, float *scores, int64_t from, int64_t to, float scaling, float cap, float *most,
+                   float *weight, float *gathered, int64_t size) {
     for (int64_t i = 0; i < from; i++) scores[i] = -INFINITY;
     for (int64_t i = to; i % LANES; i++) scores[i] = -INFINITY;
     const int64_t begin = from / LANES * LANES, end = (to + LANES - 1) / LANES * LANES;
@@ -353,7 +354,8 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
             const int64_t to = position + 1 - t < count ? position + 1 - t : count;
             if (from >= to) memset(scores + q * SHARE, 0, 4 * SHARE);
             else
-                soften(kind, scores + q * SHARE, from, to, m->scaling, m->score_cap, most + q, weight + q, sums + q * size, size);
+                soften(kind, scores + q * SHARE, from, to, m->scaling, m->score_cap, most + q, weight + q,
+                       sums + q * size, size);
         }
 #if HAS_TILES
         if (tiled) gather_by_tiles(scores, values + t * row, count, size, queries, sums, (char *)turned);

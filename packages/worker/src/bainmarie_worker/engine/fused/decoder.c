@@ -4,8 +4,8 @@
  * until none is left, and wait for each other at its end. Sums are made in float32 in an order that depends on
  * neither the number of rows nor the number of threads, so a row's result is the same in any company.
  *
- * Vectors are those of the compiler (GCC and Clang), as wide as the processor's; the one instruction that they cannot
- * say, the bf16 dot product, is used where it is there.
+ * Vectors are those of the compiler (GCC and Clang), as wide as the processor's; what they cannot say, the bf16 dot
+ * product and the matrix unit, is used where it is there.
  */
 #include <stdlib.h>
 
@@ -36,20 +36,33 @@ INLINE const change *changed(const state *s, int64_t row, int64_t at, int which)
     return found->down ? found : NULL;
 }
 
+#define ALIKE 6 /* rows that are changed together, at most */
+
+/* How many rows from `r` on, and before `end`, have the same change. */
+INLINE int64_t alike(const state *s, int64_t r, int64_t end, int64_t at, int which, const change **found) {
+    int64_t count = 1;
+    *found = changed(s, r, at, which);
+    while (count < ALIKE && r + count < end && changed(s, r + count, at, which) == *found) count++;
+    return count;
+}
+
 /* A x of adapters, for matrices with one input: a phase of its own, and only where a row has one. Few rows are shared by
  * ranks. */
 static void reduce(state *s, int64_t at, const int *which, int count, const float *x) {
-    const int64_t rows = s->asked->rows, most = s->asked->most_rank;
+    const int64_t rows = s->asked->rows, most = s->asked->most_rank, some = rows < 4 * ALIKE ? 1 : ALIKE;
     if (!most) return;
-    const int64_t parts = count * rows < 2 * here.threads ? here.threads : 1;
+    const int64_t runs = (rows + some - 1) / some, parts = count * runs < 2 * here.threads ? here.threads : 1;
     const int64_t ranks = ((most + parts - 1) / parts + OUTPUTS - 1) / OUTPUTS * OUTPUTS;
-    for (int64_t p = piece(); p < count * rows * parts; p = piece()) {
-        const int64_t m = p / parts / rows, r = p / parts % rows, first = p % parts * ranks;
-        const change *c = changed(s, r, at, which[m]);
-        if (!c || first >= c->rank) continue;
-        const int64_t in = s->model->layers[at].matrices[which[m]].in;
-        const int64_t last = first + ranks < c->rank ? first + ranks : c->rank;
-        product(FLOAT32, c->down, in, first, last, x + r * in, 1, s->reduced + (m * rows + r) * most + first, most);
+    for (int64_t p = piece(); p < count * runs * parts; p = piece()) {
+        const int64_t m = p / parts / runs, begin = p / parts % runs * some, first = p % parts * ranks;
+        const int64_t in = s->model->layers[at].matrices[which[m]].in, end = begin + some < rows ? begin + some : rows;
+        const change *c;
+        for (int64_t r = begin, n; r < end; r += n) {
+            n = alike(s, r, end, at, which[m], &c);
+            if (!c || first >= c->rank) continue;
+            const int64_t last = first + ranks < c->rank ? first + ranks : c->rank;
+            product(FLOAT32, c->down, in, first, last, x + r * in, n, s->reduced + (m * rows + r) * most + first, most);
+        }
     }
     meet((soon){0});
 }
@@ -64,11 +77,16 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
             for (int64_t o = first; o < last; o++) y[o - first] *= m->scale[o];
         if (m->bias)
             for (int64_t o = first; o < last; o++) y[o - first] += m->bias[o];
-        const change *c = rank ? changed(s, r, at, which) : NULL;
+    }
+    const change *c;
+    for (int64_t r = 0, n; rank && r < rows; r += n) {
+        n = alike(s, r, rows, at, which, &c);
         if (!c) continue;
-        float more[PIECE];
-        product(FLOAT32, c->up, c->rank, first, last, s->reduced + (place * rows + r) * rank, 1, more, PIECE);
-        for (int64_t o = first; o < last; o++) y[o - first] += more[o - first];
+        if (c->rank != rank) n = 1; /* rows of `reduced` are as long as the largest rank */
+        float more[ALIKE * PIECE];
+        product(FLOAT32, c->up, c->rank, first, last, s->reduced + (place * rows + r) * rank, n, more, PIECE);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t o = 0; o < last - first; o++) to[(r + i) * stride + o] += more[i * PIECE + o];
     }
 }
 
@@ -153,10 +171,11 @@ static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     rotate(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
     if (!is_key) return;
     store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
-    store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size, remembered(s, r, at, 1, head) + position * row_bytes,
-          m->size);
+    store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,
+          remembered(s, r, at, 1, head) + position * row_bytes, m->size);
 }
 
+/* The same for all rows. */
 static void place_rows(state *s, int64_t at) {
     const int64_t units = s->model->heads + s->model->key_heads;
     for (int64_t p, some; (some = take(s->asked->rows * units, units, &p));)

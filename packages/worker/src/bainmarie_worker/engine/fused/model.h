@@ -36,7 +36,7 @@ typedef struct {
 
 typedef struct {
     const float *down, *up; /* A [rank, in]; B scaled [out, rank]; null where this matrix is not adapted */
-    int64_t rank;           /* a multiple of 32 */
+    int64_t rank;           /* a multiple of 16 */
 } change;
 
 typedef struct {

@@ -32,6 +32,8 @@ _STEADY = ("default", "linear", "llama3", "yarn")
 """Rotary positions whose angles do not depend on how long a sequence is."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
+_RANKS = 16
+"""Ranks of adapters are made multiples of it: one such vector of float32 numbers."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _COARSE = (
     "{} weights in a float32 model: compiled code would round what is multiplied with them to bfloat16 "
@@ -207,7 +209,7 @@ class Changes:
         if pair is None:
             return Change()
         down, up = pair[0], pair[1][rows.first : rows.first + rows.count]
-        more = -len(down) % _STEP
+        more = -len(down) % _RANKS
         padded = F.pad(down.float(), (0, 0, 0, more)).contiguous(), F.pad(up.float(), (0, more)).contiguous()
         self._held += padded
         self.rank = max(self.rank, len(padded[0]))

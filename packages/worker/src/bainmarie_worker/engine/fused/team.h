@@ -72,8 +72,8 @@ static void meet(soon wanted) {
     wait_for_change(&here.phase, phase, wanted);
 }
 
-/* The next places, from `*first` on, of `count` that threads share; 0 when none is left. Shares become smaller to the end, so
- * that nobody waits long for the last one. */
+/* How many of `count` places this thread takes, from `*first` on; 0 when none is left. Shares become smaller to the end,
+ * so that nobody waits long for the last one. */
 INLINE int64_t take(int64_t count, int64_t most, int64_t *first) {
     unsigned at = atomic_load_explicit(&here.next, memory_order_relaxed);
     int64_t some;
@@ -81,7 +81,7 @@ INLINE int64_t take(int64_t count, int64_t most, int64_t *first) {
         if (at >= count) return 0;
         some = (count - at) / (2 * here.threads);
         some = some < 1 ? 1 : some > most ? most : some;
-    } while (!atomic_compare_exchange_weak_explicit(&here.next, &at, at + (unsigned)some, memory_order_relaxed, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak(&here.next, &at, at + (unsigned)some));
     *first = at;
     return some;
 }

@@ -65,8 +65,9 @@ INLINE void bring(const int kind, const char *weight, int64_t in, int64_t count,
         }
 }
 
-/* Sums [16 outputs][16 rows] of one or two groups, from weights where they are: few rows wait for memory, which is fastest when
- * one tile after the other is read to its end. `step` is from a tile's output to its next, `sums_row` the same in `sums`. */
+/* Sums [16 outputs][16 rows] of one or two groups, from weights where they are: few rows wait for memory, which is
+ * fastest when one tile after the other is read to its end. `step` is from a tile's output to its next, `sums_row` the
+ * same in `sums`. */
 INLINE void multiply_direct(const int groups, const char *weight, int64_t in, int64_t step, const char *x, int64_t x_row,
                             float *sums, int64_t sums_row) {
     const int64_t row = 2 * in * step, group = 2 * TILE * in;
@@ -94,9 +95,15 @@ INLINE void multiply_direct(const int groups, const char *weight, int64_t in, in
     if (groups == 2) _tile_stored(1, sums + 2 * SUMS, 4 * sums_row);
 }
 
+/* What of the next panel is asked for beside one step: a part of the outputs, so much further on in each. */
+typedef struct {
+    const char *at;
+    int64_t outputs, row, step; /* bytes from output to output, and from step to step */
+} coming;
+
 /* Sums [groups][32 outputs][16 rows] of one or two groups, from a panel of weights of 32 outputs. */
 INLINE void multiply_panel(const int groups, const char *weights, int64_t count, const char *x, int64_t x_row, int64_t group,
-                           float *sums, const int begun) {
+                           float *sums, const int begun, coming next) {
     if (begun) {
         _tile_loadd(0, sums, 64);
         _tile_loadd(1, sums + SUMS, 64);
@@ -108,7 +115,8 @@ INLINE void multiply_panel(const int groups, const char *weights, int64_t count,
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int64_t i = 0; i < count; i += DEPTH, weights += 2 * WEIGHTS, x += TILE * x_row) {
+    for (int64_t i = 0; i < count; i += DEPTH, weights += 2 * WEIGHTS, x += TILE * x_row, next.at += next.step) {
+        for (int64_t o = 0; o < next.outputs; o++) __builtin_prefetch(next.at + o * next.row, 0, 2);
         _tile_loadd(4, weights, 64);
         _tile_loadd(6, x, x_row);
         _tile_dpbf16ps(0, 4, 6);
@@ -140,12 +148,12 @@ INLINE void place_sums(const float *sums, int skip, int64_t rows, float *to, int
 }
 
 /* Sums of two tiles of outputs, which begin at `one` and `other`, in [groups][2][16 outputs][16 rows]. */
-INLINE void sums_of(const int kind, const char *weight, int64_t in, int64_t one, int64_t other, const char *x, int64_t x_row,
-                    int64_t groups, char *room, float *sums) {
+INLINE void sums_of(const int kind, const char *weight, int64_t in, int64_t one, int64_t other, const char *x,
+                    int64_t x_row, int64_t groups, char *room, float *sums) {
     const int64_t bytes = kind == BFLOAT16 ? 2 : 1, group = 2 * TILE * in;
     if (kind == BFLOAT16 && groups <= 2) {
-        /* neighbouring outputs may share a page of memory, whose reads are foreseen best when they come one after the other:
-         * so the even ones make the first tile, and the odd ones the second */
+        /* neighbouring outputs may share a page of memory, whose reads are foreseen best when they come one after the
+         * other: so the even ones make the first tile, and the odd ones the second */
         const int whole = other == one + TILE;
         const int64_t step = whole ? 2 : 1, next = whole ? one + 1 : other, sums_row = step * TILE;
         float *second = sums + (whole ? TILE : SUMS);
@@ -158,23 +166,22 @@ INLINE void sums_of(const int kind, const char *weight, int64_t in, int64_t one,
         }
         return;
     }
-    const int64_t some = (4 * TILE + groups - 1) / groups; /* outputs of the next panel that are asked for at a time */
+    const int64_t pairs = (groups + 1) / 2, some = (2 * TILE + pairs - 1) / pairs;
     for (int64_t i = 0; i < in; i += PANEL) {
         const int64_t count = in - i < PANEL ? in - i : PANEL;
         const char *y = x + i * TILE * x_row / DEPTH;
         const char *soon = weight + (i + PANEL < in ? one * in + i + PANEL : (one + 2 * TILE) * in) * bytes;
+        coming next = {soon, some, in * bytes, DEPTH * bytes};
         bring(kind, weight + (one * in + i) * bytes, in, count, room);
         bring(kind, weight + (other * in + i) * bytes, in, count, room + WEIGHTS);
-        for (int64_t g = 0; g < groups; g += 2, y += 2 * group, sums += 4 * SUMS) {
-            for (int64_t o = g / 2 * some; o < (g / 2 + 1) * some && o < 2 * TILE; o++)
-                for (int64_t j = 0; j < PANEL * bytes; j += 64) __builtin_prefetch(soon + o * in * bytes + j, 0, 2);
-#define PANEL_OF(groups, begun) multiply_panel(groups, room, count, y, x_row, group, sums, begun)
+        for (int64_t g = 0; g < groups; g += 2, y += 2 * group, sums += 4 * SUMS, next.at += some * next.row) {
+#define PANEL_OF(groups, begun) multiply_panel(groups, room, count, y, x_row, group, sums, begun, next)
             if (g + 1 < groups && i) PANEL_OF(2, 1);
             else if (g + 1 < groups) PANEL_OF(2, 0);
             else if (i) PANEL_OF(1, 1);
             else PANEL_OF(1, 0);
         }
-        sums -= (groups + 1) / 2 * 4 * SUMS;
+        sums -= pairs * 4 * SUMS;
     }
 }
 
@@ -184,10 +191,10 @@ INLINE int64_t rows_at_once(int64_t in) {
     return some < 4 * TILE ? 4 * TILE : some;
 }
 
-/* Outputs `first` to `last`, of which there are 16 at least up to `last`, times packed rows. `room` is for the weights of a
- * panel and the sums of all rows. `x_row` is in bytes from one word of packed rows to the next. */
-INLINE void tiled_of(const int kind, const char *weight, int64_t in, int64_t first, int64_t last, const char *x, int64_t x_row,
-                     int64_t rows, float *to, int64_t stride, char *room) {
+/* Outputs `first` to `last`, of which there are 16 at least up to `last`, times packed rows. `room` is for the weights
+ * of a panel and the sums of all rows; `x_row` is in bytes from one word of packed rows to the next. */
+INLINE void tiled_of(const int kind, const char *weight, int64_t in, int64_t first, int64_t last, const char *x,
+                     int64_t x_row, int64_t rows, float *to, int64_t stride, char *room) {
     float *sums = (float *)(room + 2 * TILE * 2 * PANEL);
     for (int64_t o = first; o < last; o += 2 * TILE) {
         /* where less than a tile is left, it begins earlier, and what comes before `o` is not taken */
