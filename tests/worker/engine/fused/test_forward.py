@@ -72,9 +72,13 @@ def test_int8_weights_of_a_float32_model_are_left_to_its_own_code():
     assert forward.why.startswith("not fused: torch.int8 weights in a float32 model")
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, 8)])
 @pytest.mark.parametrize("known", FUSED, ids=lambda known: known.title)
-def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known):
-    forward = way(make(known).to(torch.bfloat16))
+def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known, dtype, bits):
+    model = make(known).to(dtype)
+    if bits:
+        pack(model, bits)
+    forward = way(model)
     together = passes(forward, prompts())
     before = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -188,6 +188,7 @@ static void gather(int64_t kind, float *weights, const char *values, int64_t cou
 /* As `score`, where queries are packed: keys go in as they are, and what comes out is turned. */
 static void score_by_tiles(const char *keys, int64_t size, int64_t count, const char *x, int64_t queries, float *scores) {
     float sums[GROUPS * SUMS] __attribute__((aligned(64)));
+    FINISH_STORES
     for (int64_t t = 0; t < count; t += TILE)
         for (int64_t q = 0; q < queries; q += GROUPS * TILE) {
             const int64_t groups = (queries - q + TILE - 1) / TILE;
@@ -256,6 +257,7 @@ static void gather_by_tiles(const float *weights, const char *values, int64_t co
             _mm512_store_si512(place, paired(a, 0, b));
             _mm512_store_si512(place + columns, paired(a, 1, b));
         }
+    FINISH_STORES
     for (int64_t q = 0; q < queries; q += 2 * TILE)
         for (int64_t i = 0; i < size; i += 2 * TILE) {
             const char *weight = (const char *)(weights + q * SHARE), *value = turned + i / TILE * columns;
@@ -289,6 +291,10 @@ static void soften(int64_t kind, float *scores, int64_t from, int64_t to, float 
         *most = high;
     }
     high = *most;
+    if (high == -INFINITY) { /* nothing to be seen yet but scores below all numbers */
+        memset(scores, 0, 4 * SHARE);
+        return;
+    }
     floats all = {0};
     for (int64_t i = 0; i < SHARE; i += LANES) {
         floats p = {0};

@@ -24,9 +24,10 @@ static int64_t widest(const decoder *m) {
 /* The next outputs of a matrix, from `*first` to `*last`; 0 when none is left. */
 INLINE int take_outputs(int64_t out, int64_t *first, int64_t *last) {
     const int64_t some = take((out + UNIT - 1) / UNIT, PIECE / UNIT, first);
+    if (!some) return 0;
     *first *= UNIT;
     *last = *first + some * UNIT < out ? *first + some * UNIT : out;
-    return some > 0;
+    return 1;
 }
 
 INLINE const change *changed(const state *s, int64_t row, int64_t at, int which) {

@@ -18,6 +18,9 @@
 #define SUMS (TILE * TILE) /* results in a tile */
 #define WEIGHTS (2 * TILE * DEPTH) /* bytes of weights in a tile */
 
+/* Compilers may not know that loads of tiles read what was stored before. */
+#define FINISH_STORES __asm__ volatile("" ::: "memory");
+
 static int with_tiles; /* whether the system lets this process use the unit */
 
 /* Linux (5.16) gives a process the unit's registers when it asks for them. */
@@ -40,6 +43,7 @@ static void begin_tiles(void) {
         shape.bytes[i] = 64;
         shape.rows[i] = TILE;
     }
+    __asm__ volatile("" ::"r"(&shape) : "memory"); /* it reads all of it, which compilers may not know */
     _tile_loadconfig(&shape);
 }
 
@@ -72,6 +76,7 @@ INLINE void multiply_direct(const int groups, const char *weight, int64_t in, in
                             float *sums, int64_t sums_row) {
     const int64_t row = 2 * in * step, group = 2 * TILE * in;
     int64_t i = 0;
+    FINISH_STORES
     _tile_zero(0);
     _tile_zero(1);
     for (; groups == 1 && i + 2 * DEPTH <= in; i += 2 * DEPTH, weight += 4 * DEPTH, x += 2 * TILE * x_row) {
@@ -174,6 +179,7 @@ INLINE void sums_of(const int kind, const char *weight, int64_t in, int64_t one,
         coming next = {soon, some, in * bytes, DEPTH * bytes};
         bring(kind, weight + (one * in + i) * bytes, in, count, room);
         bring(kind, weight + (other * in + i) * bytes, in, count, room + WEIGHTS);
+        FINISH_STORES
         for (int64_t g = 0; g < groups; g += 2, y += 2 * group, sums += 4 * SUMS, next.at += some * next.row) {
 #define PANEL_OF(groups, begun) multiply_panel(groups, room, count, y, x_row, group, sums, begun, next)
             if (g + 1 < groups && i) PANEL_OF(2, 1);

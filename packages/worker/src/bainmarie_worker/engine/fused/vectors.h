@@ -96,10 +96,8 @@ INLINE floats folded(floats a, floats b) {
     return __builtin_shufflevector(a, b, EACH_SECOND(0)) + __builtin_shufflevector(a, b, EACH_SECOND(1));
 }
 
+/* In the order of `four_totals`. */
 INLINE float total(floats v) {
-#if HAS_DOT
-    return _mm512_reduce_add_ps((__m512)v);
-#endif
     for (int width = LANES; width > 1; width /= 2) v = folded(v, v);
     return v[0];
 }
