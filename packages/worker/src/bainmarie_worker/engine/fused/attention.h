@@ -58,7 +58,7 @@ INLINE __m512i paired(__m512i a, const int half, __m512i b) {
 INLINE floats dot(floats sum, __m512bh a, __m512bh b) { return (floats)_mm512_dpbf16_ps((__m512)sum, a, b); }
 
 /* `n` queries times 2 * LANES keys; even and odd pairs of numbers are summed apart, so that few queries need not wait. */
-INLINE void score_tile(const int n, const char *x, int64_t query, const __m512i *keys, int64_t pairs, float *to) {
+INLINE void score_block(const int n, const char *x, int64_t query, const __m512i *keys, int64_t pairs, float *to) {
     floats sums[24] = {{0}};
     for (int64_t p = 0; p < pairs; p += 2, keys += 4)
 #pragma GCC unroll 6
@@ -103,7 +103,7 @@ static void score(int64_t kind, const char *keys, int64_t size, int64_t count, c
                 turn(keys + (t + LANES) * 2 * size + 2 * d, 2 * size, turned + d + 1, 2);
             }
             int64_t q = 0;
-#define SCORE(n) score_tile(n, x + q * 2 * size, 2 * size, turned, size / 2, scores + q * SHARE + t)
+#define SCORE(n) score_block(n, x + q * 2 * size, 2 * size, turned, size / 2, scores + q * SHARE + t)
             SOME(queries, SCORE)
         }
         return;
@@ -115,7 +115,7 @@ static void score(int64_t kind, const char *keys, int64_t size, int64_t count, c
 
 /* to[q][vectors * LANES] += the sum over positions of weight * value, for a part of the values' rows. Where values are
  * bf16, either two positions are multiplied at once, with bf16 weights; or even and odd numbers are apart. */
-INLINE void gather_tile(const int64_t kind, const int n, const int vectors, const float *weights, const char *values,
+INLINE void gather_block(const int64_t kind, const int n, const int vectors, const float *weights, const char *values,
                         int64_t count, int64_t row, float *to, int64_t size) {
     floats sums[24];
 #pragma GCC unroll 6
@@ -170,7 +170,7 @@ static void gather(int64_t kind, float *weights, const char *values, int64_t cou
         const int vectors = size - d >= 4 * LANES ? 4 : 2;
         int64_t q = 0;
 #define PART(kind, n, vectors) \
-    gather_tile(kind, n, vectors, weights + q * SHARE, values + d * bytes, count, size * bytes, to + q * size + d, size)
+    gather_block(kind, n, vectors, weights + q * SHARE, values + d * bytes, count, size * bytes, to + q * size + d, size)
 #define GATHER(n)                               \
     if (kind == FLOAT32)                        \
         if (vectors == 4) PART(FLOAT32, n, 4);  \

@@ -36,7 +36,7 @@ static void prepare(int64_t kind, const float *from, void *to, int64_t count) {
 #endif
 }
 
-/* Weights come from memory far slower than they are used: those of the tile after next are asked for in time, which
+/* Weights come from memory far slower than they are used: those of the block after next are asked for in time, which
  * makes a third more of the memory's speed than the processor's own foresight. */
 INLINE void foresee(const char *ahead, const int outputs, int64_t row) {
 #pragma GCC unroll 4
@@ -45,8 +45,8 @@ INLINE void foresee(const char *ahead, const int outputs, int64_t row) {
 
 /* `outputs` rows of a matrix times `rows` rows of input; `rows` and `outputs` are known when this is compiled. What
  * lies `ahead` bytes further on will be wanted soon. */
-INLINE void tile(const int kind, const int rows, const int outputs, const char *weight, int64_t in, const char *x,
-                 float *to, int64_t stride, int64_t ahead) {
+INLINE void block(const int kind, const int rows, const int outputs, const char *weight, int64_t in, const char *x,
+                  float *to, int64_t stride, int64_t ahead) {
     floats sums[MOST_ROWS * OUTPUTS];
 #pragma GCC unroll 32
     for (int i = 0; i < rows * outputs; i++) sums[i] = (floats){0};
@@ -114,10 +114,10 @@ INLINE void product_of(const int kind, const char *weight, int64_t in, int64_t f
     const int64_t ahead = OUTPUTS * row > AHEAD ? OUTPUTS * row : (AHEAD + row - 1) / row * row;
 #define ROWS(n)                                                                                             \
     for (; MOST_ROWS >= n && r + n <= rows; r += n)                                                         \
-        if (last - o >= OUTPUTS) tile(kind, n, OUTPUTS, w, in, x + r * input, to + r * stride, stride, ahead); \
+        if (last - o >= OUTPUTS) block(kind, n, OUTPUTS, w, in, x + r * input, to + r * stride, stride, ahead); \
         else                                                                                                \
             for (int64_t i = 0; i < last - o; i++)                                                          \
-                tile(kind, n, 1, w + i * row, in, x + r * input, to + r * stride + i, stride, ahead)
+                block(kind, n, 1, w + i * row, in, x + r * input, to + r * stride + i, stride, ahead)
     for (int64_t o = first; o < last; o += OUTPUTS, to += OUTPUTS) {
         const char *w = weight + o * row;
         int64_t r = 0;

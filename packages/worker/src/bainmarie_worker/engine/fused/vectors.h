@@ -6,7 +6,7 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define MOST_ROWS 6 /* of one tile */
+#define MOST_ROWS 6 /* of one block */
 #elif defined(__AVX__)
 #define LANES 8
 #define MOST_ROWS 2
@@ -14,7 +14,7 @@
 #define LANES 4
 #define MOST_ROWS 4
 #endif
-#define OUTPUTS 4 /* of one tile */
+#define OUTPUTS 4 /* of one block */
 #define AHEAD 4096 /* bytes of weights that are under way at least */
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && LANES == 16
