@@ -33,8 +33,8 @@ def prompts(seed=1, count=7):
 def in_parts(forward, ids, size, last=3):
     """Logits of a text's last tokens, which is computed in so small parts by itself."""
     memory, last = forward.memory(), min(last, len(ids))
-    cuts = [*range(0, len(ids) - last, size), len(ids) - last]
-    parts = [Part(memory, ids[start:end], 0) for start, end in zip(cuts, cuts[1:]) if end > start]
+    begin = len(ids) - last
+    parts = [Part(memory, ids[start : min(start + size, begin)], 0) for start in range(0, begin, size)]
     with torch.inference_mode():
         for part in (*parts, Part(memory, ids[-last:], last)):
             (result,) = forward.run([part])
