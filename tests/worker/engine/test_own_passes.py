@@ -18,7 +18,7 @@ TOKENS = 10
 SEEDS = range(8)
 WAYS = [
     ("stablelm", torch.float32, "packed"),
-    ("qwen3_moe", torch.bfloat16, "packed"),
+    ("gpt_oss", torch.bfloat16, "packed"),
     ("minimax", torch.float32, "apart"),
     ("llama", torch.bfloat16, "fused"),
 ]

@@ -1,28 +1,6 @@
 /* Attention of a pass: what each row sees of its own sequence's keys and values. */
 #pragma once
-#include "products.h"
-#include "team.h"
-
-typedef struct {
-    const decoder *model;
-    const pass *asked;
-    float *stream;     /* [rows, hidden] the residual stream */
-    float *queries;    /* [rows, heads * size] */
-    float *keys;       /* [rows, key heads * size] */
-    float *values;     /* the same */
-    float *seen;       /* [rows, heads * size] what attention gives */
-    float *plain;      /* [rows, widest] what becomes input */
-    char *input;       /* [rows, widest] prepared */
-    char *second;      /* the perceptron's inner input, prepared */
-    char *packed;      /* [rows, widest] prepared rows as tiles read them */
-    float *reduced;    /* [3, rows, rank] A x of the matrices of one phase */
-    int32_t *starts;   /* [shares + 1] first rows of those that attention looks at together */
-    int64_t shares;
-    float *own;        /* of each thread */
-    int64_t own_count;
-    char *room;        /* of each thread, for products by tiles */
-    int64_t room_bytes;
-} state;
+#include "state.h"
 
 #define SHARE 128 /* positions of attention that are looked at together */
 /* The same of rows times the heads that share keys, where one row has not more. */
@@ -153,8 +131,9 @@ INLINE void gather_block(const int64_t kind, const int n, const int vectors, con
                 }
 #pragma GCC unroll 6
                 for (int q = 0; q < n; q++) {
-                    sums[q * vectors + v] += weights[q * SHARE + t] * one;
-                    sums[q * vectors + v + 1] += weights[q * SHARE + t] * other;
+                    const floats weight = everywhere(weights[q * SHARE + t]);
+                    sums[q * vectors + v] = added(sums[q * vectors + v], weight, one);
+                    sums[q * vectors + v + 1] = added(sums[q * vectors + v + 1], weight, other);
                 }
             }
 #pragma GCC unroll 6

@@ -10,24 +10,13 @@
 #include <stdlib.h>
 
 #include "attention.h"
+#include "experts.h"
 
 static int64_t widest(const decoder *m) {
     int64_t most = m->hidden;
     if (m->inner > most) most = m->inner;
     if (m->heads * m->size > most) most = m->heads * m->size;
     return most;
-}
-
-#define PIECE 256 /* outputs that a thread takes at once, at most */
-#define UNIT (2 * TILE) /* of which it takes a multiple */
-
-/* The next outputs of a matrix, from `*first` to `*last`; 0 when none is left. */
-INLINE int take_outputs(int64_t out, int64_t *first, int64_t *last) {
-    const int64_t some = take((out + UNIT - 1) / UNIT, PIECE / UNIT, first);
-    if (!some) return 0;
-    *first *= UNIT;
-    *last = *first + some * UNIT < out ? *first + some * UNIT : out;
-    return 1;
 }
 
 INLINE const change *changed(const state *s, int64_t row, int64_t at, int which) {
@@ -72,10 +61,9 @@ static void reduce(state *s, int64_t at, const int *which, int count, const floa
 static void completed(const state *s, int64_t at, int which, int place, const matrix *m, int64_t first, int64_t last,
                       float *to, int64_t stride) {
     const int64_t rows = s->asked->rows, rank = s->asked->most_rank;
+    scaled(m, first, last, rows, to, stride);
     for (int64_t r = 0; r < rows; r++) {
         float *y = to + r * stride;
-        if (m->kind == INT8)
-            for (int64_t o = first; o < last; o++) y[o - first] *= m->scale[o];
         if (m->bias)
             for (int64_t o = first; o < last; o++) y[o - first] += m->bias[o];
     }
@@ -289,13 +277,18 @@ static void run(void *argument, unsigned thread) {
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
+        const matrix *entry = l->experts ? &l->experts->router : &l->matrices[GATE];
         norm_rows(s, at ? l[-1].perceived : NULL, l->before, &l->matrices[QUERY]);
         project(s, at, room);
         place_rows(s, at);
         attention(s, at, own);
         prepare_rows(s, s->seen, s->input, &l->matrices[OUT]);
-        add(s, at, OUT, l->attended, &l->matrices[GATE], s->seen, s->input, own, room);
-        norm_rows(s, l->attended, l->after, &l->matrices[GATE]);
+        add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
+        norm_rows(s, l->attended, l->after, entry);
+        if (l->experts) {
+            mixed(s, l->experts, l->perceived, after, own);
+            continue;
+        }
         perceptron(s, at, own, room);
         add(s, at, DOWN, l->perceived, after, s->seen, s->second, own, room);
     }
@@ -313,12 +306,6 @@ static void share(state *s) {
         s->starts[s->shares++] = (int32_t)(first = r);
     }
     s->starts[s->shares] = (int32_t)asked->rows;
-}
-
-static char *taken(char **from, int64_t bytes) {
-    char *start = *from;
-    *from += (bytes + 63) / 64 * 64;
-    return start;
 }
 
 /* 1 where products are made by the processor's matrix unit. */
@@ -340,7 +327,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
     const int64_t floats_of_row = m->hidden + queries + 2 * keys + 5 * most + 3 * asked->most_rank + 2;
     s.room_bytes = room_of_tiles(rows);
-    const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes;
+    const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + bytes_of_choices(m, rows);
     char *memory = aligned_alloc(64, (bytes / 64 + 64) * 64), *at = memory;
     if (!memory) return 1;
     s.stream = (float *)taken(&at, 4 * rows * m->hidden);
@@ -356,6 +343,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
     s.room = taken(&at, threads * s.room_bytes);
+    lay_out(&s.mixture, m, rows, at);
     share(&s);
     together((unsigned)threads, run, &s);
     free(memory);

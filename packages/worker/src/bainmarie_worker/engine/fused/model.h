@@ -12,10 +12,21 @@ typedef struct {
     int64_t in, out, kind;
 } matrix;
 
+enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
+
+typedef struct {
+    matrix router;          /* [experts, hidden], of the kind of the matrices */
+    const matrix *matrices; /* [experts, EXPERT_MATRICES] */
+    int64_t count, chosen;  /* experts, and how many of them compute a row */
+    int64_t inner;          /* their outputs of gate and up */
+    int64_t whole;          /* 1 where the weights of those sum to 1 */
+} mixture;
+
 enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, MATRICES };
 
 typedef struct {
-    matrix matrices[MATRICES];
+    matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
+    const mixture *experts;             /* or null */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden] */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
     const float *query_norm, *key_norm; /* [size] or null */
@@ -29,6 +40,7 @@ typedef struct {
     const float *norm;
     matrix head;
     int64_t count, hidden, inner, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
+    int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
     float epsilon, query_epsilon, scaling;
     float embedding_scale, branch_scale, logit_scale; /* factors of embeddings, of what is added, and of logits */
     float score_cap, logit_cap; /* cap * tanh(x / cap) in place of x; 0 for none */

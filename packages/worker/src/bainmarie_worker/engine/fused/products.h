@@ -57,13 +57,12 @@ INLINE void block(const int kind, const int rows, const int outputs, const char 
             foresee(weight + ahead + i * WEIGHT_BYTES(kind), outputs, row);
 #pragma GCC unroll 16
             for (int o = 0; o < outputs; o++)
-                w[o] = kind == FLOAT32 ? *(const floats *)(weight + o * row + 4 * i)
-                                       : __builtin_convertvector(*(const bytes *)(weight + o * row + i), floats);
+                w[o] = kind == FLOAT32 ? *(const floats *)(weight + o * row + 4 * i) : of_bytes(weight + o * row + i);
 #pragma GCC unroll 16
             for (int r = 0; r < rows; r++) {
                 const floats v = *(const floats *)(x + r * input + 4 * i);
 #pragma GCC unroll 16
-                for (int o = 0; o < outputs; o++) sums[r * outputs + o] += w[o] * v;
+                for (int o = 0; o < outputs; o++) sums[r * outputs + o] = added(sums[r * outputs + o], w[o], v);
             }
         }
     } else {
@@ -93,8 +92,8 @@ INLINE void block(const int kind, const int rows, const int outputs, const char 
                 const floats odd = *(const floats *)(x + r * input + 4 * (i + LANES));
 #pragma GCC unroll 16
                 for (int o = 0; o < outputs; o++) {
-                    sums[r * outputs + o] += evens(w[o]) * even;
-                    sums[r * outputs + o] += odds(w[o]) * odd;
+                    sums[r * outputs + o] = added(sums[r * outputs + o], evens(w[o]), even);
+                    sums[r * outputs + o] = added(sums[r * outputs + o], odds(w[o]), odd);
                 }
             }
 #endif
@@ -106,12 +105,104 @@ INLINE void block(const int kind, const int rows, const int outputs, const char 
         else to[r * stride] = total(sums[r]);
 }
 
+#define DEEP 512 /* inputs of a panel */
+#define WIDE 32  /* outputs that take turns at the same inputs */
+#define HIGH 60  /* rows that do so */
+#define DIRECT 2 /* rows that take their weights as they come */
+#define FEW 16   /* rows whose input stays near anyway: then weights are read in the order of memory */
+
+/* Weights as floats, in the order of inputs that were prepared for them. */
+INLINE void widen(const int kind, const char *weight, int64_t row, int64_t count, int64_t ahead, float *panel) {
+    const int64_t step = kind == FLOAT32 ? LANES : 2 * LANES;
+    for (int64_t i = 0; i < count; i += step) {
+        foresee(weight + ahead + i * WEIGHT_BYTES(kind), OUTPUTS, row);
+#pragma GCC unroll 4
+        for (int o = 0; o < OUTPUTS; o++) {
+            const char *from = weight + o * row + i * WEIGHT_BYTES(kind);
+            floats *to = (floats *)(panel + o * DEEP + i);
+            if (kind == BFLOAT16) {
+                const words pairs = *(const words *)from;
+                to[0] = evens(pairs);
+                to[1] = odds(pairs);
+            } else if (kind == INT8) {
+                to[0] = of_bytes(from);
+                to[1] = of_bytes(from + LANES);
+            } else {
+                to[0] = *(const floats *)from;
+            }
+        }
+    }
+}
+
+/* sums[row * OUTPUTS + output] += a panel times `rows` rows of input, which lie `input` bytes apart. */
+INLINE void advance(const int rows, const float *panel, int64_t count, const char *x, int64_t input, floats *sums) {
+    floats s[WIDE_ROWS * OUTPUTS];
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * OUTPUTS; i++) s[i] = sums[i];
+    for (int64_t i = 0; i < count; i += LANES) {
+        floats v[WIDE_ROWS];
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++) {
+            floats one = *(const floats *)(x + r * input + 4 * i);
+            HOLD(one)
+            v[r] = one;
+        }
+#pragma GCC unroll 16
+        for (int o = 0; o < OUTPUTS; o++) {
+            floats w = *(const floats *)(panel + o * DEEP + i);
+            HOLD(w)
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++) s[r * OUTPUTS + o] = added_here(s[r * OUTPUTS + o], w, v[r]);
+        }
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * OUTPUTS; i++) sums[i] = s[i];
+}
+
+/* As `product_of`, of whole blocks of outputs and of up to `HIGH` rows: weights are widened once for all of them, a part
+ * of the inputs at a time, and sums go on where they were. */
+INLINE void by_panels(const int kind, const char *weight, int64_t in, int64_t outputs, const char *x, int64_t rows,
+                      float *to, int64_t stride, int64_t ahead) {
+    const int64_t row = in * WEIGHT_BYTES(kind), input = 4 * in, wide = rows <= FEW ? OUTPUTS : WIDE;
+    _Alignas(64) float panel[OUTPUTS * DEEP];
+    floats sums[HIGH * WIDE] __attribute__((aligned(64)));
+    for (int64_t first = 0; first < outputs; first += wide) {
+        const int64_t last = first + wide < outputs ? first + wide : outputs;
+        memset(sums, 0, sizeof(floats) * rows * (last - first));
+        for (int64_t i = 0; i < in; i += DEEP) {
+            const int64_t count = in - i < DEEP ? in - i : DEEP;
+            for (int64_t o = first; o < last; o += OUTPUTS) {
+                const char *y = x + 4 * i;
+                floats *s = sums + rows * (o - first);
+                int64_t r = 0;
+                widen(kind, weight + o * row + i * WEIGHT_BYTES(kind), row, count, ahead, panel);
+#define ADVANCE(n) \
+    for (; r + n <= rows; r += n) advance(n, panel, count, y + r * input, input, s + r * OUTPUTS)
+                ADVANCE(WIDE_ROWS);
+                ADVANCE(2);
+                ADVANCE(1);
+            }
+        }
+        for (int64_t o = first; o < last; o += OUTPUTS)
+            for (int64_t r = 0; r < rows; r++)
+                four_totals(sums + rows * (o - first) + r * OUTPUTS, to + r * stride + o);
+    }
+}
+
 /* Outputs `first` to `last` of a matrix [out, in] times rows of input, to[row * stride + output - first]. All rows pass
  * by four outputs, whose weights stay in the nearest cache meanwhile. */
 INLINE void product_of(const int kind, const char *weight, int64_t in, int64_t first, int64_t last, const char *x,
                        int64_t rows, float *to, int64_t stride) {
     const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind);
     const int64_t ahead = OUTPUTS * row > AHEAD ? OUTPUTS * row : (AHEAD + row - 1) / row * row;
+    if ((!HAS_DOT || kind == FLOAT32) && rows > DIRECT) {
+        const int64_t whole = (last - first) / OUTPUTS * OUTPUTS;
+        for (int64_t r = 0; r < rows; r += HIGH)
+            by_panels(kind, weight + first * row, in, whole, x + r * input, rows - r < HIGH ? rows - r : HIGH,
+                      to + r * stride, stride, ahead);
+        first += whole;
+        to += whole;
+    }
 #define ROWS(n)                                                                                             \
     for (; MOST_ROWS >= n && r + n <= rows; r += n)                                                         \
         if (last - o >= OUTPUTS) block(kind, n, OUTPUTS, w, in, x + r * input, to + r * stride, stride, ahead); \
@@ -148,6 +239,12 @@ static void multiply(const matrix *m, int64_t first, int64_t last, const void *x
 #endif
     (void)room;
     product(m->kind, m->weight, m->in, first, last, x, rows, to, stride);
+}
+
+/* The scales of a matrix of INT8 on outputs `first` to `last`, in to[row * stride + output - first]. */
+static void scaled(const matrix *m, int64_t first, int64_t last, int64_t rows, float *to, int64_t stride) {
+    for (int64_t r = 0; r < rows && m->kind == INT8; r++)
+        for (int64_t o = first; o < last; o++) to[r * stride + o - first] *= m->scale[o];
 }
 
 #define SOON 65536

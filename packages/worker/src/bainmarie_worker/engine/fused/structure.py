@@ -1,6 +1,7 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
-Known are the families whose code was read: each layer norm -> attention -> sum, norm -> gated perceptron -> sum. What a
+Known are the families whose code was read: each layer norm -> attention -> sum, norm -> gated perceptron, or a mixture
+of such -> sum. What a
 member of a family has beyond that (a further parameter, another norm) makes it unknown, and what cannot be seen from
 outside is tried (probe.py).
 """
@@ -19,7 +20,10 @@ from torch.nn import functional as F
 from bainmarie_worker.engine.lora import Weights
 from bainmarie_worker.packed_linear import Int8Linear
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3")
+FAMILIES = (
+    *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
+    *("mixtral", "qwen3_moe", "granitemoe"),
+)
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
     "before": "input_layernorm",
@@ -49,9 +53,18 @@ class Matrix(ctypes.Structure):
     )
 
 
+class Mixture(ctypes.Structure):
+    _fields_ = (
+        ("router", Matrix),
+        ("matrices", _pointer),
+        *((name, _whole) for name in ("count", "chosen", "inner", "whole")),
+    )
+
+
 class Layer(ctypes.Structure):
     _fields_ = (
         ("matrices", Matrix * _MATRICES),
+        ("experts", _pointer),
         *((name, _pointer) for name in ("before", "after", "attended", "perceived", "query_norm", "key_norm")),
         *((name, _whole) for name in ("window", "angles")),
     )
@@ -63,6 +76,7 @@ class Decoder(ctypes.Structure):
         ("head", Matrix),
         *((name, _whole) for name in ("count", "hidden", "inner", "heads", "key_heads", "size", "rotary")),
         *((name, _whole) for name in ("embeddings_kind", "cache_kind", "activation")),
+        *((name, _whole) for name in ("experts", "chosen", "expert_inner")),
         *((name, _real) for name in ("epsilon", "query_epsilon", "scaling")),
         *((name, _real) for name in ("embedding_scale", "branch_scale", "logit_scale", "score_cap", "logit_cap")),
     )
@@ -86,20 +100,21 @@ class Structure:
 
     def __init__(self, model: Any) -> None:
         """Unknown where the model is of another kind."""
-        self._held: list[torch.Tensor] = []
+        self._held: list[Any] = []
         family = type(model).__module__.split(".")
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
             raise Unknown(f"{type(model).__name__} is not among the known kinds: {', '.join(FAMILIES)}")
         body, config = model.model, model.config
         self.layers = list(body.layers)
         self.rows = [_rows(layer) for layer in self.layers]
-        """Of each layer the matrices that decoder.c names, in its order."""
+        """Of each layer the matrices that decoder.c names, in its order; None where a mixture is in their place."""
+        self._mixtures: list[Mixture] = []
         self.dtype: torch.dtype = model.dtype
         self.rotaries, kinds = _rotaries(body, config)
         """A function of (any tensor, positions [1, n]) for each table of angles."""
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        first = self.layers[0].self_attn
+        first, block = self.layers[0].self_attn, _perceptron(self.layers[0])
         size = int(first.head_dim)
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
         embeddings = model.get_input_embeddings().weight
@@ -115,14 +130,17 @@ class Structure:
             head=self._matrix(_whole_of(model.get_output_embeddings())),
             count=len(self.layers),
             hidden=matrices[0].inputs,
-            inner=matrices[4].outputs,
+            inner=max(layer.matrices[4].outputs for layer in self._made),
             heads=matrices[0].outputs // size,
             key_heads=matrices[1].outputs // size,
             size=size,
             rotary=self.rotaries[0](torch.zeros(1), torch.zeros(1, 1, dtype=torch.long))[0].shape[-1],
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
-            activation=_activation(_either(self.layers[0].mlp, "act_fn", "activation_fn")),
+            activation=_activation(_either(getattr(block, "experts", block), "act_fn", "activation_fn")),
+            experts=max((one.count for one in self._mixtures), default=0),
+            chosen=max((one.chosen for one in self._mixtures), default=0),
+            expert_inner=max((one.inner for one in self._mixtures), default=0),
             epsilon=_epsilon(body.norm),
             query_epsilon=_epsilon(first.q_norm) if hasattr(first, "q_norm") else 0.0,
             scaling=first.scaling,
@@ -133,13 +151,13 @@ class Structure:
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
-        sizes = (whole.hidden, whole.inner, whole.size, whole.heads * whole.size)
+        sizes = (whole.hidden, whole.inner, whole.expert_inner, whole.size, whole.heads * whole.size)
         _require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         _require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
-    def _layer(self, layer: Any, rows: list[Rows], angles: int, config: Any) -> Layer:
-        attention = layer.self_attn
-        matrices = [self._matrix(one) for one in rows]
+    def _layer(self, layer: Any, rows: list[Rows | None], angles: int, config: Any) -> Layer:
+        attention, block = layer.self_attn, _perceptron(layer)
+        matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
         for group in (matrices[:3], matrices[4:6]):
             _require(len({one.kind for one in group}) == 1, "layers with one input in several kinds of weights")
         places = _BRANCH_NORMS if hasattr(layer, "pre_feedforward_layernorm") else _NORMS
@@ -147,35 +165,59 @@ class Structure:
         for name, place in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
             if getattr(attention, place, None) is not None:
                 norms[name] = getattr(attention, place)
-        used = {
-            id(value) for module in (*norms.values(), *(one.linear for one in rows)) for value in module.parameters()
-        }
+        modules = [*norms.values(), *(one.linear for one in rows if one)]
+        experts = None
+        if hasattr(block, "experts"):
+            router = _either(block, "gate", "router")
+            modules += [router, block.experts]
+            experts = ctypes.addressof(self._mixture(router, block.experts))
+        used = {id(value) for module in modules for value in module.parameters()}
         for name, value in layer.named_parameters():
             _require(id(value) in used or ".lora_" in name, f"a layer with {name}")
         return Layer(
             matrices=(Matrix * _MATRICES)(*matrices),
+            experts=experts,
             window=_window(attention, config) or 0,
             angles=angles,
             **{name: self._norm(module) for name, module in norms.items()},
         )
 
+    def _mixture(self, router: Any, experts: Any) -> Mixture:
+        """Where the experts' matrices are three-dimensional: [experts, 2 * inner, hidden], [experts, hidden, inner]."""
+        _require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
+        router_matrix, matrices = self._weights(router.weight), []
+        for merged, down in zip(experts.gate_up_proj, experts.down_proj):
+            matrices += [self._weights(part) for part in (*merged.chunk(2), down)]
+        _require(len({one.kind for one in (router_matrix, *matrices)}) == 1, "experts in several kinds of weights")
+        made = (Matrix * len(matrices))(*matrices)
+        mixture = Mixture(
+            router=router_matrix,
+            matrices=ctypes.addressof(made),
+            count=len(experts.gate_up_proj),
+            chosen=router.top_k,
+            inner=experts.down_proj.shape[-1],
+            whole=getattr(router, "norm_topk_prob", True),
+        )
+        self._mixtures.append(mixture)
+        self._held.append(made)
+        return mixture
+
     def _matrix(self, rows: Rows) -> Matrix:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
         _require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
-        weight = linear.weight
+        made = self._weights(linear.weight[part])
+        if isinstance(linear, Int8Linear):
+            made.scale = self._address(linear.scales[part].float())
+        if linear.bias is not None:
+            made.bias = self._address(linear.bias[part].float())
+        return made
+
+    def _weights(self, weight: torch.Tensor) -> Matrix:
         _require(weight.dtype in _KINDS, f"weights in {weight.dtype}")
         _require(self.dtype != torch.float32 or weight.dtype == torch.float32, _COARSE.format(weight.dtype))
         _require(weight.is_contiguous() and weight.device.type == "cpu", "weights that are not in one piece in memory")
-        scale = linear.scales[part].float() if isinstance(linear, Int8Linear) else None
-        bias = None if linear.bias is None else linear.bias.detach()[part].float()
-        return Matrix(
-            weight=self._address(weight[part]),
-            scale=None if scale is None else self._address(scale),
-            bias=None if bias is None else self._address(bias),
-            inputs=linear.in_features,
-            outputs=rows.count,
-            kind=_KINDS[weight.dtype],
-        )
+        outputs, inputs = weight.shape
+        return Matrix(weight=self._address(weight), inputs=inputs, outputs=outputs, kind=_KINDS[weight.dtype])
 
     def _norm(self, module: Any) -> int:
         """The factors of an RMS norm, as its own code applies them: what it makes of ones."""
@@ -201,8 +243,9 @@ class Changes:
         self._held: list[torch.Tensor] = []
         self.rank = 0
         rows = [one for layer in structure.rows for one in layer]
-        _require(not set(weights) - {one.linear for one in rows}, "an adapter of other layers")
-        self._made = (Change * len(rows))(*(self._change(one, weights.get(one.linear)) for one in rows))
+        _require(not set(weights) - {one.linear for one in rows if one}, "an adapter of other layers")
+        changes = (self._change(one, weights.get(one.linear)) if one else Change() for one in rows)
+        self._made = (Change * len(rows))(*changes)
         self.address = ctypes.addressof(self._made)
 
     def _change(self, rows: Rows, pair: tuple[torch.Tensor, torch.Tensor] | None) -> Change:
@@ -260,9 +303,13 @@ def _window(attention: Any, config: Any) -> int | None:
     return window
 
 
-def _rows(layer: Any) -> list[Rows]:
+def _perceptron(layer: Any) -> Any:
+    return _either(layer, "mlp", "block_sparse_moe")
+
+
+def _rows(layer: Any) -> list[Rows | None]:
     """In decoder.c's order: query, key, value, out, gate, up, down."""
-    attention, perceptron = layer.self_attn, layer.mlp
+    attention, perceptron = layer.self_attn, _perceptron(layer)
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
         merged, size = _base(attention.qkv_proj), [keys * attention.num_key_value_groups, keys, keys]
@@ -270,6 +317,8 @@ def _rows(layer: Any) -> list[Rows]:
         attended = [Rows(merged, end - count, count) for end, count in zip(ends, size)]
     else:
         attended = [_whole_of(linear) for linear in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    if hasattr(perceptron, "experts"):
+        return [*attended, _whole_of(attention.o_proj), None, None, None]
     if hasattr(perceptron, "gate_up_proj"):
         merged = _base(perceptron.gate_up_proj)
         inner = merged.out_features // 2
@@ -303,7 +352,7 @@ def _rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[in
 
 def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float, float]:
     """Of embeddings, of what a branch adds, of logits."""
-    if family == "granite":
+    if family.startswith("granite"):
         return config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
     if family.startswith("gemma"):
         return float(torch.tensor(config.hidden_size**0.5, dtype=dtype)), 1.0, 1.0

@@ -7,18 +7,26 @@
 #if defined(__AVX512F__)
 #define LANES 16
 #define MOST_ROWS 6 /* of one block */
+#define WIDE_ROWS 6 /* of one whose weights are floats */
 #elif defined(__AVX__)
 #define LANES 8
 #define MOST_ROWS 2
+#define WIDE_ROWS 3
 #else
 #define LANES 4
 #define MOST_ROWS 4
+#define WIDE_ROWS 3
 #endif
 #define OUTPUTS 4 /* of one block */
 #define AHEAD 4096 /* bytes of weights that are under way at least */
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && LANES == 16
+#if defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && LANES == 16
 #define HAS_DOT 1
 #else
 #define HAS_DOT 0
@@ -29,6 +37,48 @@ typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
 typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 #define INLINE static inline __attribute__((always_inline))
+
+/* sum + a * b. Said outright: where GCC may choose, it makes one instruction of it in some loops and two in others, for
+ * AMD's processors and some of Intel's, and a row's sums would hang on the loop that made them. */
+INLINE floats added(floats sum, floats a, floats b) {
+#if defined(__AVX512F__)
+    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__FMA__)
+    return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    return (floats)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
+#else
+    return sum + a * b;
+#endif
+}
+
+#if defined(__AVX__)
+#define HOLD(v) __asm__("" : "+v"(v));
+#else
+#define HOLD(v)
+#endif
+
+/* The same into the register of the sum, where the compiler would rather take another and move. */
+INLINE floats added_here(floats sum, floats a, floats b) {
+#if defined(__FMA__)
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+#else
+    return added(sum, a, b);
+#endif
+}
+
+INLINE floats everywhere(float x) { return x - (floats){0}; } /* a difference, which keeps the sign of 0, is left out */
+
+INLINE floats of_bytes(const char *from) {
+#if defined(__AVX512F__)
+    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+#else
+    return __builtin_convertvector(*(const bytes *)from, floats);
+#endif
+}
 
 #if HAS_DOT
 /* 32 numbers of one byte as bf16, exactly. */

@@ -1,0 +1,146 @@
+/* A mixture of experts: of each row some perceptrons, chosen by a router, whose outputs are summed. */
+#pragma once
+#include "state.h"
+
+/* What all choices of a pass need, and where it lies. */
+static int64_t bytes_of_choices(const decoder *m, int64_t rows) {
+    const int64_t of_choice = 4 * (3 + 2 * m->hidden + m->expert_inner);
+    return m->chosen ? rows * (m->chosen * of_choice + 4 * m->experts) + 8 * m->experts + 16 * 64 : 0;
+}
+
+static void lay_out(choices *c, const decoder *m, int64_t rows, char *at) {
+    const int64_t all = rows * m->chosen;
+    c->scores = (float *)taken(&at, 4 * rows * m->experts);
+    c->experts = (int32_t *)taken(&at, 4 * all);
+    c->weights = (float *)taken(&at, 4 * all);
+    c->places = (int32_t *)taken(&at, 4 * all);
+    c->starts = (int32_t *)taken(&at, 4 * (m->experts + 1));
+    c->used = (int32_t *)taken(&at, 4 * m->experts);
+    c->input = taken(&at, 4 * all * m->hidden);
+    c->inner = taken(&at, 4 * all * m->expert_inner);
+    c->given = (float *)taken(&at, 4 * all * m->hidden);
+}
+
+/* The experts of one row and their weights: softmax over all, of which the best are taken; where the mixture
+ * is `whole`, these sum to 1. Of equal scores the first counts as better. */
+static void choose(const mixture *mix, float *scores, int32_t *experts, float *weights) {
+    float most = -INFINITY, all = 0, taken = 0;
+    for (int64_t e = 0; e < mix->count; e++) most = scores[e] > most ? scores[e] : most;
+    for (int64_t e = 0; e < mix->count; e++) all += expf(scores[e] - most);
+    for (int64_t c = 0; c < mix->chosen; c++) {
+        int64_t best = 0;
+        for (int64_t e = 1; e < mix->count; e++)
+            if (scores[e] > scores[best]) best = e;
+        experts[c] = (int32_t)best;
+        taken += weights[c] = expf(scores[best] - most);
+        scores[best] = -INFINITY;
+    }
+    for (int64_t c = 0; c < mix->chosen; c++) weights[c] /= mix->whole ? taken : all;
+}
+
+#define ROUTED 4 /* rows that a thread takes at once where there are many */
+
+static void route(state *s, const mixture *mix) {
+    const int64_t hidden = s->model->hidden, rows = s->asked->rows, step = rows < 4 * ROUTED ? 1 : ROUTED;
+    const matrix *router = &mix->router;
+    choices *c = &s->mixture;
+    for (int64_t p = piece(); p * step < rows; p = piece()) {
+        const int64_t begin = p * step, count = rows - begin < step ? rows - begin : step;
+        float *scores = c->scores + begin * mix->count;
+        const char *x = s->input + begin * hidden * INPUT_BYTES(router->kind);
+        product(router->kind, router->weight, hidden, 0, mix->count, x, count, scores, mix->count);
+        scaled(router, 0, mix->count, count, scores, mix->count);
+        for (int64_t r = begin; r < begin + count; r++)
+            choose(mix, c->scores + r * mix->count, c->experts + r * mix->chosen, c->weights + r * mix->chosen);
+    }
+    meet((soon){0});
+}
+
+/* Finds the places of all choices. */
+static void sort(state *s, const mixture *mix) {
+    choices *c = &s->mixture;
+    const int64_t all = s->asked->rows * mix->chosen;
+    memset(c->starts, 0, 4 * (mix->count + 1));
+    for (int64_t i = 0; i < all; i++) c->starts[c->experts[i] + 1]++;
+    c->count = 0;
+    for (int32_t e = 0; e < mix->count; e++) {
+        if (c->starts[e + 1]) c->used[c->count++] = e;
+        c->starts[e + 1] += c->starts[e];
+    }
+    for (int64_t i = 0; i < all; i++) c->places[i] = c->starts[c->experts[i]]++;
+    for (int64_t e = mix->count; e > 0; e--) c->starts[e] = c->starts[e - 1];
+    c->starts[0] = 0;
+}
+
+/* What of one expert's outputs a thread has taken. */
+typedef struct {
+    const matrix *matrices;
+    int64_t rows, place, first, last;
+} portion;
+
+/* The share of the next used expert in units `*first` to `end`; 0 when none is left. */
+INLINE int portion_of(const choices *c, const mixture *mix, int64_t out, int64_t *first, int64_t end, portion *p) {
+    if (*first >= end) return 0;
+    const int64_t units = (out + UNIT - 1) / UNIT, which = *first / units, from = *first % units;
+    const int64_t some = end - *first < units - from ? end - *first : units - from;
+    const int32_t e = c->used[which];
+    *first += some;
+    p->matrices = mix->matrices + e * EXPERT_MATRICES;
+    p->place = c->starts[e];
+    p->rows = c->starts[e + 1] - c->starts[e];
+    p->first = from * UNIT;
+    p->last = (from + some) * UNIT < out ? (from + some) * UNIT : out;
+    return 1;
+}
+
+/* stream += what the experts of each row give */
+static void mixed(state *s, const mixture *mix, const float *branch_norm, const matrix *next, float *own) {
+    const int64_t hidden = s->model->hidden, rows = s->asked->rows, inner = mix->inner;
+    const int64_t kind = mix->router.kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
+    choices *c = &s->mixture;
+    int64_t first, some;
+    portion p;
+    route(s, mix);
+    if (!piece()) sort(s, mix);
+    meet((soon){0});
+    for (int64_t r = piece(); r < rows; r = piece())
+        for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++)
+            memcpy(c->input + c->places[i] * row, s->input + r * row, row);
+    meet((soon){0});
+    const int64_t inner_units = c->count * ((inner + UNIT - 1) / UNIT), units = c->count * ((hidden + UNIT - 1) / UNIT);
+    while ((some = take(inner_units, PIECE / UNIT, &first)))
+        for (const int64_t end = first + some; portion_of(c, mix, inner, &first, end, &p);) {
+            const matrix *gate = &p.matrices[EXPERT_GATE], *up = &p.matrices[EXPERT_UP];
+            const char *x = c->input + p.place * row;
+            float *other = own + p.rows * PIECE;
+            product(kind, gate->weight, hidden, p.first, p.last, x, p.rows, own, PIECE);
+            product(kind, up->weight, hidden, p.first, p.last, x, p.rows, other, PIECE);
+            scaled(gate, p.first, p.last, p.rows, own, PIECE);
+            scaled(up, p.first, p.last, p.rows, other, PIECE);
+            for (int64_t r = 0; r < p.rows; r++) {
+                float *g = own + r * PIECE, *u = other + r * PIECE;
+                for (int64_t o = 0; o < p.last - p.first; o += LANES)
+                    *(floats *)(g + o) = activated(s->model->activation, *(floats *)(g + o)) * *(floats *)(u + o);
+                prepare(kind, g, c->inner + (p.place + r) * inner_row + p.first * INPUT_BYTES(kind), p.last - p.first);
+            }
+        }
+    meet((soon){0});
+    while ((some = take(units, PIECE / UNIT, &first)))
+        for (const int64_t end = first + some; portion_of(c, mix, hidden, &first, end, &p);) {
+            const matrix *down = &p.matrices[EXPERT_DOWN];
+            float *to = c->given + p.place * hidden + p.first;
+            product(kind, down->weight, inner, p.first, p.last, c->inner + p.place * inner_row, p.rows, to, hidden);
+            scaled(down, p.first, p.last, p.rows, to, hidden);
+        }
+    meet(begin_of(next));
+    for (int64_t r = piece(); r < rows; r = piece()) {
+        float *to = (branch_norm ? s->plain : s->stream) + r * hidden;
+        if (branch_norm) memset(to, 0, 4 * hidden);
+        for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++) {
+            const float *from = c->given + c->places[i] * hidden;
+            const float weight = c->weights[i] * (branch_norm ? 1.0f : s->model->branch_scale);
+            for (int64_t o = 0; o < hidden; o++) to[o] += weight * from[o];
+        }
+    }
+    meet(begin_of(next));
+}

@@ -1,0 +1,58 @@
+/* What one pass works with, and how its threads share it. */
+#pragma once
+#include "products.h"
+#include "team.h"
+
+/* A choice is one row for one of its experts. Those of one expert lie side by side, in the order of their rows. */
+typedef struct {
+    float *scores;     /* [rows, experts] */
+    int32_t *experts;  /* [rows, chosen] the best first */
+    float *weights;    /* [rows, chosen] */
+    int32_t *places;   /* [rows, chosen] where a choice lies */
+    int32_t *starts;   /* [experts + 1] the first place of each expert */
+    int32_t *used;     /* [experts] those that were chosen */
+    int32_t count;     /* of them */
+    char *input;       /* [places, hidden] prepared */
+    char *inner;       /* [places, inner] prepared */
+    float *given;      /* [places, hidden] */
+} choices;
+
+typedef struct {
+    const decoder *model;
+    const pass *asked;
+    float *stream;     /* [rows, hidden] the residual stream */
+    float *queries;    /* [rows, heads * size] */
+    float *keys;       /* [rows, key heads * size] */
+    float *values;     /* the same */
+    float *seen;       /* [rows, heads * size] what attention gives */
+    float *plain;      /* [rows, widest] what becomes input */
+    char *input;       /* [rows, widest] prepared */
+    char *second;      /* the perceptron's inner input, prepared */
+    char *packed;      /* [rows, widest] prepared rows as tiles read them */
+    float *reduced;    /* [3, rows, rank] A x of the matrices of one phase */
+    int32_t *starts;   /* [shares + 1] first rows of those that attention looks at together */
+    int64_t shares;
+    choices mixture;   /* of layers with experts */
+    float *own;        /* of each thread */
+    int64_t own_count;
+    char *room;        /* of each thread, for products by tiles */
+    int64_t room_bytes;
+} state;
+
+#define PIECE 256 /* outputs that a thread takes at once, at most */
+#define UNIT (2 * TILE) /* of which it takes a multiple */
+
+/* The next outputs of a matrix, from `*first` to `*last`; 0 when none is left. */
+INLINE int take_outputs(int64_t out, int64_t *first, int64_t *last) {
+    const int64_t some = take((out + UNIT - 1) / UNIT, PIECE / UNIT, first);
+    if (!some) return 0;
+    *first *= UNIT;
+    *last = *first + some * UNIT < out ? *first + some * UNIT : out;
+    return 1;
+}
+
+static char *taken(char **from, int64_t bytes) {
+    char *start = *from;
+    *from += (bytes + 63) / 64 * 64;
+    return start;
+}
