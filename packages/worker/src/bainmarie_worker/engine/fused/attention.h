@@ -1,9 +1,9 @@
 /* Attention of a pass: what each row sees of its own sequence's keys and values. */
 #pragma once
+#include "scores.h"
 #include "state.h"
 
-#define SHARE 128 /* positions of attention that are looked at together */
-/* The same of rows times the heads that share keys, where one row has not more. */
+/* Rows times the heads that share keys, which look at `SHARE` positions together; more where one row has more. */
 #define QUERIES (with_tiles ? 128 : 24)
 
 static char *remembered(const state *s, int64_t row, int64_t at, int value, int64_t head) {
@@ -17,78 +17,6 @@ static void store(int64_t kind, const float *from, char *to, int64_t count) {
     if (kind == FLOAT32) memcpy(to, from, 4 * count);
     else
         for (int64_t i = 0; i < count; i++) ((uint16_t *)to)[i] = to_bf16(from[i]);
-}
-
-#if HAS_DOT
-INLINE __m512bh two_numbers(const char *from) {
-    int32_t both;
-    memcpy(&both, from, 4);
-    return (__m512bh)_mm512_set1_epi32(both);
-}
-
-/* Numbers of a and b side by side, of one half of both. */
-INLINE __m512i paired(__m512i a, const int half, __m512i b) {
-    const __m512i places = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                                            37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    return _mm512_permutex2var_epi16(a, _mm512_add_epi16(places, _mm512_set1_epi16(16 * half)), b);
-}
-
-INLINE floats dot(floats sum, __m512bh a, __m512bh b) { return (floats)_mm512_dpbf16_ps((__m512)sum, a, b); }
-
-/* `n` queries times 2 * LANES keys; even and odd pairs of numbers are summed apart, so that few queries need not wait. */
-INLINE void score_block(const int n, const char *x, int64_t query, const __m512i *keys, int64_t pairs, float *to) {
-    floats sums[24] = {{0}};
-    for (int64_t p = 0; p < pairs; p += 2, keys += 4)
-#pragma GCC unroll 6
-        for (int q = 0; q < n; q++) {
-            const __m512bh even = two_numbers(x + q * query + 4 * p), odd = two_numbers(x + q * query + 4 * p + 4);
-            sums[4 * q] = dot(sums[4 * q], (__m512bh)keys[0], even);
-            sums[4 * q + 1] = dot(sums[4 * q + 1], (__m512bh)keys[1], even);
-            sums[4 * q + 2] = dot(sums[4 * q + 2], (__m512bh)keys[2], odd);
-            sums[4 * q + 3] = dot(sums[4 * q + 3], (__m512bh)keys[3], odd);
-        }
-#pragma GCC unroll 6
-    for (int q = 0; q < n; q++) {
-        *(floats *)(to + q * SHARE) = sums[4 * q] + sums[4 * q + 2];
-        *(floats *)(to + q * SHARE + LANES) = sums[4 * q + 1] + sums[4 * q + 3];
-    }
-}
-#endif
-
-/* `made` for as many of `n` queries at a time as their sums find registers. */
-#if LANES == 16
-#define SOME(n, made)                         \
-    for (; q + 6 <= (n); q += 6) { made(6); } \
-    for (; q + 3 <= (n); q += 3) { made(3); } \
-    for (; q < (n); q++) { made(1); }
-#else
-#define SOME(n, made)                         \
-    for (; q + 2 <= (n); q += 2) { made(2); } \
-    for (; q < (n); q++) { made(1); }
-#endif
-
-/* scores[q * SHARE + t] = query q times key t. What stands behind the last key is of no meaning. */
-static void score(int64_t kind, const char *keys, int64_t size, int64_t count, const char *x, int64_t queries,
-                  float *scores, float *own) {
-#if HAS_DOT
-    if (kind == BFLOAT16) { /* a key in each lane, so that nothing is summed across a vector */
-        __m512i *turned = (__m512i *)(((uintptr_t)own + 63) / 64 * 64);
-        for (int64_t t = 0; t < count; t += 2 * LANES) {
-            for (int64_t i = 0; i < 4 * LANES * size; i += 64) /* those after next */
-                __builtin_prefetch(keys + 2 * (t + 2 * LANES) * size + i, 0, 2);
-            for (int64_t d = 0; d < size; d += 2 * LANES) {
-                turn(keys + t * 2 * size + 2 * d, 2 * size, turned + d, 2);
-                turn(keys + (t + LANES) * 2 * size + 2 * d, 2 * size, turned + d + 1, 2);
-            }
-            int64_t q = 0;
-#define SCORE(n) score_block(n, x + q * 2 * size, 2 * size, turned, size / 2, scores + q * SHARE + t)
-            SOME(queries, SCORE)
-        }
-        return;
-    }
-#endif
-    (void)own;
-    product(kind, keys, size, 0, count, x, queries, scores, SHARE);
 }
 
 /* to[q][vectors * LANES] += the sum over positions of weight * value, for a part of the values' rows. Where values are

@@ -118,6 +118,35 @@ INLINE void turn(const char *from, int64_t row, __m512i *to, const int step) {
 }
 #endif
 
+#if LANES == 8 && defined(__AVX2__) && defined(__FMA__)
+#define HAS_TURN 1
+/* The words of 8 rows, turned: to[w] holds word w of each. */
+INLINE void turn(const char *from, int64_t row, words *to) {
+    __m256 a[LANES], b[LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i += 2) {
+        const __m256 even = _mm256_loadu_ps((const float *)(from + i * row));
+        const __m256 odd = _mm256_loadu_ps((const float *)(from + (i + 1) * row));
+        a[i] = _mm256_unpacklo_ps(even, odd);
+        a[i + 1] = _mm256_unpackhi_ps(even, odd);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < LANES; i += 4) {
+        b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+        b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+        b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        to[i] = (words)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        to[i + 4] = (words)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+#else
+#define HAS_TURN 0
+#endif
+
 INLINE uint16_t to_bf16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
