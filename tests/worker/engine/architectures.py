@@ -39,7 +39,14 @@ class Architecture:
 
     @property
     def title(self) -> str:
-        return f"{self.name}-{self.path}{'-bias' if self.settings.get('mlp_bias') else ''}"
+        more = (
+            "-bias"
+            if self.settings.get("mlp_bias")
+            else "-wide"
+            if self.settings.get("intermediate_size") == 1056
+            else ""
+        )
+        return f"{self.name}-{self.path}{more}"
 
 
 _UNKNOWN = "is not among the known kinds"
@@ -62,6 +69,7 @@ _RECURRENT = ("recurrent state", "apart")
 
 ARCHITECTURES = (
     _fused("llama", num_attention_heads=2, num_key_value_heads=1),
+    _fused("llama", intermediate_size=1056, num_attention_heads=2),
     _fused("llama", attention_bias=True, mlp_bias=True, num_attention_heads=8, num_key_value_heads=2),
     _fused("qwen2", num_key_value_heads=1),
     _fused("qwen3", tie_word_embeddings=True),
@@ -78,6 +86,22 @@ ARCHITECTURES = (
     _fused("gemma", num_key_value_heads=1, **_UNTIED),
     _fused("gemma2", attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **_ALTERNATING, **_UNTIED),
     _fused("gemma3_text", query_pre_attn_scalar=32, **_ALTERNATING, **_UNTIED),
+    _fused("ministral", num_key_value_heads=4, **_ALTERNATING),
+    _fused("smollm3", num_key_value_heads=1, no_rope_layers=[1, 0], layer_types=["full_attention"] * 2),
+    Architecture(
+        "gemma3",
+        {
+            "text_config": {**_SIZES, "head_dim": 32, "query_pre_attn_scalar": 32, **_ALTERNATING},
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+            },
+            **_UNTIED,
+        },
+        path="fused",
+    ),
     _fused(
         "qwen3_moe",
         num_attention_heads=2,

@@ -18,7 +18,14 @@ from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.failures import classified, is_out_of_memory
 from bainmarie_worker.limits import library_limits
-from bainmarie_worker.model_settings import context_of, end_ids, generation_config, sampling_of, vocabulary_of
+from bainmarie_worker.model_settings import (
+    auto_class,
+    context_of,
+    end_ids,
+    generation_config,
+    sampling_of,
+    vocabulary_of,
+)
 from bainmarie_worker.packages import need
 from bainmarie_worker.prefault import prefault
 from bainmarie_worker.tokenizer import TransformersTokenizer
@@ -148,7 +155,7 @@ def _template(source: _Source, tokenizer: Any) -> str | None:
 
 def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quantization.Plan, report: Report) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+    from transformers import AutoConfig, PreTrainedModel
 
     trust = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
     options = {**devices.dtype_option(torch, config.dtype), **devices.placement(config, device, plan.placed)}
@@ -162,7 +169,7 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
         options["config"].quantization_config["dequantize"] = True
     pickled = source.paths[0].endswith(".bin")
     with weights_progress(source.paths, report), same_consent_for_parts(config.trust_remote_code, source.described):
-        model, outcome = AutoModelForCausalLM.from_pretrained(
+        model, outcome = auto_class(source.settings).from_pretrained(
             source.weights,
             use_safetensors=not pickled,
             output_loading_info=True,

@@ -14,6 +14,19 @@ _LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
+def auto_class(settings: dict[str, Any]) -> Any:
+    """transformers' class that makes the model of a config.json: a causal language model; where its type knows none, one
+    that reads images too, whose text part is used."""
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    kind = settings.get("model_type")
+    seeing = getattr(modeling_auto, "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", {})
+    if kind in seeing and kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not settings.get("auto_map"):
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
+
+
 def context_of(config: WorkerConfig, settings: Any) -> int | None:
     """The longest sequence: the configuration's, else the model's. LoadError if the wish is more than the model has."""
     text = settings.get_text_config() if hasattr(settings, "get_text_config") else settings

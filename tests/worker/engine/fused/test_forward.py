@@ -76,7 +76,7 @@ def test_it_computes_what_the_model_computes(known, dtype, bits):
         assert got.shape == wanted.shape
         far.append(distance(got, wanted))
     if getattr(models[0].config, "num_local_experts", 0) and dtype != torch.float32:
-        far = [statistics.median(far)]  # where two experts are as good, the choice between them hangs on the rounding
+        far = [statistics.median(far), max(far) / 4]  # of two experts as good as each other rounding chooses one
     assert max(far) < NEAR[dtype]
 
 
@@ -131,8 +131,8 @@ def test_a_token_beyond_the_vocabulary_is_an_error_of_its_pass():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["phi3", "gemma3_text"])
-def test_an_adapter_where_matrices_are_merged_or_branches_have_norms(name, tmp_path):
+@pytest.mark.parametrize("name", ["phi3", "gemma3_text", "mixtral"])
+def test_an_adapter_where_matrices_are_merged_or_branches_have_norms_or_there_are_experts(name, tmp_path):
     """Beside the base, in the same passes."""
     from peft import LoraConfig, get_peft_model
 
@@ -182,6 +182,23 @@ def test_an_adapter_that_compiled_code_cannot_apply_does_not_change_its_neighbou
     assert [one.drawn for one in mine] != [one.drawn for one in plain]
 
 
+def test_a_router_that_gives_no_numbers_harms_no_other_pass():
+    """Each of its experts would be chosen once, whatever it says of them."""
+    model = make(architecture("mixtral"))
+    forward = way(model)
+    assert forward.path == "fused", forward.why
+    before = passes(forward, prompts())
+    router = model.model.layers[0].mlp.gate.weight
+    kept = router.detach().clone()
+    with torch.no_grad():
+        router.fill_(float("nan"))
+        lost = passes(forward, [[5] * 300])
+        router.copy_(kept)
+    assert torch.isnan(lost[0]).all()
+    for first, second in zip(before, passes(forward, prompts()), strict=True):
+        assert torch.equal(first, second)
+
+
 def test_a_pass_whose_rows_are_more_than_a_cache_holds():
     forward = way(make(FUSED[0]).to(torch.bfloat16))
     ids = [3 + place % 97 * (place % 31) % 120 for place in range(4097)]
@@ -203,7 +220,13 @@ def test_products_are_made_by_tiles_where_there_are_any():
     assert kernel().bainmarie_tiles() == 1
 
 
-OTHER_PROCESSORS = [("cooperlake", "avx512_bf16"), ("x86-64-v3", "avx2"), ("x86-64-v2", "sse4_2"), ("x86-64", "sse2")]
+OTHER_PROCESSORS = [
+    ("cooperlake", "avx512_bf16"),
+    ("skylake-avx512", "avx512f"),
+    ("x86-64-v3 -mtune=znver3", "avx2"),  # for which GCC takes sums apart in some loops
+    ("x86-64-v2", "sse4_2"),
+    ("x86-64", "sse2"),
+]
 
 
 @pytest.mark.parametrize(("kind", "flag"), OTHER_PROCESSORS)
@@ -211,7 +234,7 @@ def test_processors_with_narrower_vectors_or_without_tiles(kind, flag, tmp_path)
     """The same tests with code for them."""
     if not can(flag):
         pytest.skip(f"this processor has no {flag}, which code for {kind} needs")
-    environ = {**os.environ, "CC": f"cc -march={kind} -mtune=generic", "BAIN_KERNELS": str(tmp_path)}
+    environ = {**os.environ, "CC": f"cc -mtune=generic -march={kind}", "BAIN_KERNELS": str(tmp_path)}
     only = "test_it_computes_what_the_model_computes or to_the_bit or a_cache_holds"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, __file__]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)

@@ -61,9 +61,10 @@ static void reduce(state *s, int64_t at, const int *which, int count, const floa
 static void completed(const state *s, int64_t at, int which, int place, const matrix *m, int64_t first, int64_t last,
                       float *to, int64_t stride) {
     const int64_t rows = s->asked->rows, rank = s->asked->most_rank;
-    scaled(m, first, last, rows, to, stride);
     for (int64_t r = 0; r < rows; r++) {
         float *y = to + r * stride;
+        if (m->kind == INT8)
+            for (int64_t o = first; o < last; o++) y[o - first] *= m->scale[o];
         if (m->bias)
             for (int64_t o = first; o < last; o++) y[o - first] += m->bias[o];
     }
@@ -286,7 +287,7 @@ static void run(void *argument, unsigned thread) {
         add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
         norm_rows(s, l->attended, l->after, entry);
         if (l->experts) {
-            mixed(s, l->experts, l->perceived, after, own);
+            mixed(s, l->experts, after, own);
             continue;
         }
         perceptron(s, at, own, room);
@@ -327,7 +328,8 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
     const int64_t floats_of_row = m->hidden + queries + 2 * keys + 5 * most + 3 * asked->most_rank + 2;
     s.room_bytes = room_of_tiles(rows);
-    const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + bytes_of_choices(m, rows);
+    const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
+    const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + by_choices;
     char *memory = aligned_alloc(64, (bytes / 64 + 64) * 64), *at = memory;
     if (!memory) return 1;
     s.stream = (float *)taken(&at, 4 * rows * m->hidden);
@@ -343,7 +345,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
     s.room = taken(&at, threads * s.room_bytes);
-    lay_out(&s.mixture, m, rows, at);
+    if (m->chosen) lay_out(&s.mixture, m, rows, at);
     share(&s);
     together((unsigned)threads, run, &s);
     free(memory);

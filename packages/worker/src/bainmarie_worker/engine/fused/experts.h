@@ -1,14 +1,11 @@
 /* A mixture of experts: of each row some perceptrons, chosen by a router, whose outputs are summed. */
 #pragma once
+#include <float.h>
+
 #include "state.h"
 
-/* What all choices of a pass need, and where it lies. */
-static int64_t bytes_of_choices(const decoder *m, int64_t rows) {
-    const int64_t of_choice = 4 * (3 + 2 * m->hidden + m->expert_inner);
-    return m->chosen ? rows * (m->chosen * of_choice + 4 * m->experts) + 8 * m->experts + 16 * 64 : 0;
-}
-
-static void lay_out(choices *c, const decoder *m, int64_t rows, char *at) {
+/* Where all choices of a pass lie, from `at` on; their end. */
+static char *lay_out(choices *c, const decoder *m, int64_t rows, char *at) {
     const int64_t all = rows * m->chosen;
     c->scores = (float *)taken(&at, 4 * rows * m->experts);
     c->experts = (int32_t *)taken(&at, 4 * all);
@@ -19,23 +16,28 @@ static void lay_out(choices *c, const decoder *m, int64_t rows, char *at) {
     c->input = taken(&at, 4 * all * m->hidden);
     c->inner = taken(&at, 4 * all * m->expert_inner);
     c->given = (float *)taken(&at, 4 * all * m->hidden);
+    return at;
 }
 
-/* The experts of one row and their weights: softmax over all, of which the best are taken; where the mixture
- * is `whole`, these sum to 1. Of equal scores the first counts as better. */
+/* The experts of one row, no two the same, and their weights: softmax over all, of which the best are taken; where the
+ * mixture is `whole`, these sum to 1. Of equal scores the first counts as better; where one is no number, no weight is one. */
 static void choose(const mixture *mix, float *scores, int32_t *experts, float *weights) {
-    float most = -INFINITY, all = 0, taken = 0;
-    for (int64_t e = 0; e < mix->count; e++) most = scores[e] > most ? scores[e] : most;
+    float most = -FLT_MAX, all = 0, best_ones = 0, none = 0;
+    for (int64_t e = 0; e < mix->count; e++) {
+        none += 0 * scores[e];
+        if (!(scores[e] > -FLT_MAX)) scores[e] = -FLT_MAX;
+        most = scores[e] > most ? scores[e] : most;
+    }
     for (int64_t e = 0; e < mix->count; e++) all += expf(scores[e] - most);
     for (int64_t c = 0; c < mix->chosen; c++) {
         int64_t best = 0;
         for (int64_t e = 1; e < mix->count; e++)
             if (scores[e] > scores[best]) best = e;
         experts[c] = (int32_t)best;
-        taken += weights[c] = expf(scores[best] - most);
-        scores[best] = -INFINITY;
+        best_ones += weights[c] = expf(scores[best] - most);
+        scores[best] = -INFINITY; /* taken */
     }
-    for (int64_t c = 0; c < mix->chosen; c++) weights[c] /= mix->whole ? taken : all;
+    for (int64_t c = 0; c < mix->chosen; c++) weights[c] = weights[c] / (mix->whole ? best_ones : all) + none;
 }
 
 #define ROUTED 4 /* rows that a thread takes at once where there are many */
@@ -49,7 +51,6 @@ static void route(state *s, const mixture *mix) {
         float *scores = c->scores + begin * mix->count;
         const char *x = s->input + begin * hidden * INPUT_BYTES(router->kind);
         product(router->kind, router->weight, hidden, 0, mix->count, x, count, scores, mix->count);
-        scaled(router, 0, mix->count, count, scores, mix->count);
         for (int64_t r = begin; r < begin + count; r++)
             choose(mix, c->scores + r * mix->count, c->experts + r * mix->chosen, c->weights + r * mix->chosen);
     }
@@ -94,7 +95,7 @@ INLINE int portion_of(const choices *c, const mixture *mix, int64_t out, int64_t
 }
 
 /* stream += what the experts of each row give */
-static void mixed(state *s, const mixture *mix, const float *branch_norm, const matrix *next, float *own) {
+static void mixed(state *s, const mixture *mix, const matrix *next, float *own) {
     const int64_t hidden = s->model->hidden, rows = s->asked->rows, inner = mix->inner;
     const int64_t kind = mix->router.kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
     choices *c = &s->mixture;
@@ -115,8 +116,6 @@ static void mixed(state *s, const mixture *mix, const float *branch_norm, const 
             float *other = own + p.rows * PIECE;
             product(kind, gate->weight, hidden, p.first, p.last, x, p.rows, own, PIECE);
             product(kind, up->weight, hidden, p.first, p.last, x, p.rows, other, PIECE);
-            scaled(gate, p.first, p.last, p.rows, own, PIECE);
-            scaled(up, p.first, p.last, p.rows, other, PIECE);
             for (int64_t r = 0; r < p.rows; r++) {
                 float *g = own + r * PIECE, *u = other + r * PIECE;
                 for (int64_t o = 0; o < p.last - p.first; o += LANES)
@@ -130,15 +129,12 @@ static void mixed(state *s, const mixture *mix, const float *branch_norm, const 
             const matrix *down = &p.matrices[EXPERT_DOWN];
             float *to = c->given + p.place * hidden + p.first;
             product(kind, down->weight, inner, p.first, p.last, c->inner + p.place * inner_row, p.rows, to, hidden);
-            scaled(down, p.first, p.last, p.rows, to, hidden);
         }
     meet(begin_of(next));
     for (int64_t r = piece(); r < rows; r = piece()) {
-        float *to = (branch_norm ? s->plain : s->stream) + r * hidden;
-        if (branch_norm) memset(to, 0, 4 * hidden);
+        float *to = s->stream + r * hidden;
         for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++) {
-            const float *from = c->given + c->places[i] * hidden;
-            const float weight = c->weights[i] * (branch_norm ? 1.0f : s->model->branch_scale);
+            const float *from = c->given + c->places[i] * hidden, weight = c->weights[i] * s->model->branch_scale;
             for (int64_t o = 0; o < hidden; o++) to[o] += weight * from[o];
         }
     }

@@ -241,12 +241,6 @@ static void multiply(const matrix *m, int64_t first, int64_t last, const void *x
     product(m->kind, m->weight, m->in, first, last, x, rows, to, stride);
 }
 
-/* The scales of a matrix of INT8 on outputs `first` to `last`, in to[row * stride + output - first]. */
-static void scaled(const matrix *m, int64_t first, int64_t last, int64_t rows, float *to, int64_t stride) {
-    for (int64_t r = 0; r < rows && m->kind == INT8; r++)
-        for (int64_t o = first; o < last; o++) to[r * stride + o - first] *= m->scale[o];
-}
-
 #define SOON 65536
 
 /* What of a matrix is worth having nearby before its product begins. */

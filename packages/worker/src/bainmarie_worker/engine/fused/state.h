@@ -53,6 +53,6 @@ INLINE int take_outputs(int64_t out, int64_t *first, int64_t *last) {
 
 static char *taken(char **from, int64_t bytes) {
     char *start = *from;
-    *from += (bytes + 63) / 64 * 64;
+    *from = (char *)((uintptr_t)start + (uintptr_t)(bytes + 63) / 64 * 64);
     return start;
 }

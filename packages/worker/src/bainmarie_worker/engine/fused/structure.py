@@ -1,9 +1,8 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
 Known are the families whose code was read: each layer norm -> attention -> sum, norm -> gated perceptron, or a mixture
-of such -> sum. What a
-member of a family has beyond that (a further parameter, another norm) makes it unknown, and what cannot be seen from
-outside is tried (probe.py).
+of such -> sum. What a member of a family has beyond that (a further parameter, another norm) makes it unknown, and what
+cannot be seen from outside is tried (probe.py).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from bainmarie_worker.packed_linear import Int8Linear
 
 FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
-    *("mixtral", "qwen3_moe", "granitemoe"),
+    *("ministral", "smollm3", "mixtral", "qwen3_moe", "granitemoe"),
 )
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -101,10 +100,12 @@ class Structure:
     def __init__(self, model: Any) -> None:
         """Unknown where the model is of another kind."""
         self._held: list[Any] = []
-        family = type(model).__module__.split(".")
+        body = getattr(model, "model", model)
+        body = getattr(body, "language_model", body)  # of a model that also sees, what reads and writes
+        family = type(body).__module__.split(".")
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
             raise Unknown(f"{type(model).__name__} is not among the known kinds: {', '.join(FAMILIES)}")
-        body, config = model.model, model.config
+        config = body.config
         self.layers = list(body.layers)
         self.rows = [_rows(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None where a mixture is in their place."""
@@ -151,7 +152,8 @@ class Structure:
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
-        sizes = (whole.hidden, whole.inner, whole.expert_inner, whole.size, whole.heads * whole.size)
+        inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
+        sizes = (whole.hidden, *inner, whole.size, whole.heads * whole.size)
         _require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         _require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
@@ -166,12 +168,13 @@ class Structure:
             if getattr(attention, place, None) is not None:
                 norms[name] = getattr(attention, place)
         modules = [*norms.values(), *(one.linear for one in rows if one)]
+        used = {id(value) for module in modules for value in module.parameters()}
         experts = None
         if hasattr(block, "experts"):
+            _require(places is _NORMS, "experts before a norm")
             router = _either(block, "gate", "router")
-            modules += [router, block.experts]
             experts = ctypes.addressof(self._mixture(router, block.experts))
-        used = {id(value) for module in modules for value in module.parameters()}
+            used |= {id(value) for value in (router.weight, block.experts.gate_up_proj, block.experts.down_proj)}
         for name, value in layer.named_parameters():
             _require(id(value) in used or ".lora_" in name, f"a layer with {name}")
         return Layer(
@@ -185,21 +188,20 @@ class Structure:
     def _mixture(self, router: Any, experts: Any) -> Mixture:
         """Where the experts' matrices are three-dimensional: [experts, 2 * inner, hidden], [experts, hidden, inner]."""
         _require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
-        router_matrix, matrices = self._weights(router.weight), []
-        for merged, down in zip(experts.gate_up_proj, experts.down_proj):
-            matrices += [self._weights(part) for part in (*merged.chunk(2), down)]
-        _require(len({one.kind for one in (router_matrix, *matrices)}) == 1, "experts in several kinds of weights")
+        turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
+        _require(not turned, "experts whose matrices lie otherwise")
+        count, hidden, inner = experts.down_proj.shape
+        _require(experts.gate_up_proj.shape == (count, 2 * inner, hidden), "experts whose matrices lie otherwise")
+        _require(router.weight.shape == (count, hidden) and router.top_k <= count, "a router of other experts")
+        kinds = {weight.dtype for weight in (router.weight, experts.gate_up_proj, experts.down_proj)}
+        _require(kinds <= {self.dtype}, f"experts in {' and '.join(map(str, kinds))}")
+        gated = (part for merged in experts.gate_up_proj for part in merged.chunk(2))
+        matrices = [self._weights(one) for each in zip(gated, gated, experts.down_proj) for one in each]
         made = (Matrix * len(matrices))(*matrices)
-        mixture = Mixture(
-            router=router_matrix,
-            matrices=ctypes.addressof(made),
-            count=len(experts.gate_up_proj),
-            chosen=router.top_k,
-            inner=experts.down_proj.shape[-1],
-            whole=getattr(router, "norm_topk_prob", True),
-        )
-        self._mixtures.append(mixture)
+        whole = getattr(router, "norm_topk_prob", True)
+        mixture = Mixture(self._weights(router.weight), ctypes.addressof(made), count, router.top_k, inner, whole)
         self._held.append(made)
+        self._mixtures.append(mixture)
         return mixture
 
     def _matrix(self, rows: Rows) -> Matrix:
@@ -213,6 +215,7 @@ class Structure:
         return made
 
     def _weights(self, weight: torch.Tensor) -> Matrix:
+        _require(type(weight) in (torch.Tensor, torch.nn.Parameter), f"weights of the kind {type(weight).__name__}")
         _require(weight.dtype in _KINDS, f"weights in {weight.dtype}")
         _require(self.dtype != torch.float32 or weight.dtype == torch.float32, _COARSE.format(weight.dtype))
         _require(weight.is_contiguous() and weight.device.type == "cpu", "weights that are not in one piece in memory")
@@ -347,7 +350,14 @@ def _rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[in
         kinds = list(rotary.layer_types)
         made: list[Callable[..., Any]] = [functools.partial(rotary, layer_type=kind) for kind in kinds]
         return made, [kinds.index(kind) for kind, _ in zip(types, body.layers)]
-    return [rotary], [0] * len(body.layers)
+    without = [int(not getattr(layer.self_attn, "use_rope", True)) for layer in body.layers]
+    return [rotary, functools.partial(_unturned, rotary)][: 1 + max(without)], without
+
+
+def _unturned(rotary: Any, *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Angles of layers that do not turn by positions."""
+    cosines, sines = rotary(*asked)
+    return torch.ones_like(cosines), torch.zeros_like(sines)
 
 
 def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float, float]:

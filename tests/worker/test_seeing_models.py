@@ -1,0 +1,54 @@
+"""Models that also read images: their text part is served as any other."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from tests.worker.engine.driving import batch, finish, generated, heard, way
+
+from bainmarie_protocol import WorkerConfig
+from bainmarie_worker.loading import load
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+}
+SIGHT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+
+
+@pytest.fixture
+def mistral3(tokenizer, tmp_path):
+    """A checkpoint of a type that AutoModelForCausalLM does not know."""
+    transformers = pytest.importorskip("transformers", minversion="5", reason="transformers 4 has no such type")
+    text = {"model_type": "mistral", "vocab_size": len(tokenizer), **TEXT}
+    config = transformers.Mistral3Config(
+        text_config=text, vision_config={"model_type": "pixtral", "patch_size": 14, **SIGHT}, image_token_index=3
+    )
+    torch.manual_seed(5)
+    model = transformers.Mistral3ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model", model
+
+
+def test_one_that_is_no_causal_language_model_by_its_type(mistral3):
+    path, model = mistral3
+    loaded = load(WorkerConfig("m", "transformers", str(path), (), device="cpu"), lambda step: None)
+    assert loaded.context == 512
+    forward = way(loaded.model)
+    assert forward.path == "fused", forward.why
+    prompts = [[5, 9, 33, 7], list(range(40, 90))]
+    streams = [heard(prompt, 12) for prompt in prompts]
+    finish(batch(forward), *streams)
+    assert [stream.tokens for stream in streams] == [generated(model, prompt, 12) for prompt in prompts]
+    shutil.rmtree(path)
