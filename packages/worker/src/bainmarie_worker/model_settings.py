@@ -15,8 +15,8 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def auto_class(settings: dict[str, Any]) -> Any:
-    """transformers' class that makes the model of a config.json: a causal language model; where its type knows none, one
-    that reads images too, whose text part is used."""
+    """transformers' class that makes the model of a config.json: a causal language model; where its type has none, one
+    that also reads images, whose text part is used."""
     import transformers
     from transformers.models.auto import modeling_auto
 
