@@ -92,6 +92,7 @@ ARCHITECTURES = (
         "gemma3",
         {
             "text_config": {**_SIZES, "head_dim": 32, "query_pre_attn_scalar": 32, **_ALTERNATING},
+            "image_token_index": 2,  # a token of the vocabulary, as in the published models
             "vision_config": {
                 "hidden_size": 32,
                 "intermediate_size": 64,
