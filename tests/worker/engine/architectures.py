@@ -39,14 +39,9 @@ class Architecture:
 
     @property
     def title(self) -> str:
-        more = (
-            "-bias"
-            if self.settings.get("mlp_bias")
-            else "-wide"
-            if self.settings.get("intermediate_size") == 1056
-            else ""
-        )
-        return f"{self.name}-{self.path}{more}"
+        bias = "-bias" if self.settings.get("mlp_bias") else ""
+        wide = "-wide" if self.settings.get("intermediate_size", 0) > 1000 else ""
+        return f"{self.name}-{self.path}{bias}{wide}"
 
 
 _UNKNOWN = "is not among the known kinds"

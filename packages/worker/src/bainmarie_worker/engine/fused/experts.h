@@ -20,7 +20,8 @@ static char *lay_out(choices *c, const decoder *m, int64_t rows, char *at) {
 }
 
 /* The experts of one row, no two the same, and their weights: softmax over all, of which the best are taken; where the
- * mixture is `whole`, these sum to 1. Of equal scores the first counts as better; where one is no number, no weight is one. */
+ * mixture is `whole`, these sum to 1. Of equal scores the first counts as better; where one is no number, no weight is
+ * one. */
 static void choose(const mixture *mix, float *scores, int32_t *experts, float *weights) {
     float most = -FLT_MAX, all = 0, best_ones = 0, none = 0;
     for (int64_t e = 0; e < mix->count; e++) {
