@@ -44,6 +44,7 @@ async def test_cancel_ends_the_whole_tree(tmp_path: Path, terminal: bool) -> Non
     inner = "import sys, time; print('up', file=sys.stderr, flush=True); time.sleep(600)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
     up = asyncio.Event()
+    before = set(psutil.Process().children(recursive=True))  # what fixtures of other tests keep running
     task = asyncio.create_task(
         run_command(
             (sys.executable, "-c", outer),
@@ -54,7 +55,7 @@ async def test_cancel_ends_the_whole_tree(tmp_path: Path, terminal: bool) -> Non
         )
     )
     await up.wait()
-    started = psutil.Process().children(recursive=True)
+    started = set(psutil.Process().children(recursive=True)) - before
     assert len(started) >= 3
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

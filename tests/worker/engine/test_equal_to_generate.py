@@ -183,7 +183,7 @@ def test_with_so_little_memory_that_it_evicts_and_preempts(pot):
     finish(work, heard(prompts()[6]))
     longest = one.held
     watched = pot.watched()
-    most = longest * (3 if pot.known.path == "captured" else 5) // 2  # pages of few tokens hold more of them
+    most = longest * (3 if pot.known.path in ("captured", "apart") else 5) // 2  # small pages hold more, marks are held
     work = batch(watched, most)
     for again in (False, True):
         streams = [heard(prompt) for prompt in prompts()]

@@ -28,7 +28,7 @@ def test_whatever_is_done_the_tokens_stand_at_their_places(work, made):
             numbers += new
         elif what == "crop":
             length = min(count, len(numbers))
-            assert memory.crop(length)
+            memory.crop(length)
             del numbers[length:]
         elif what == "copy":
             length = min(count, len(numbers))

@@ -56,7 +56,7 @@ def test_copies_share_pages_and_nobody_sees_what_another_writes(work):
             write(memory, new)
             numbers += new
         elif what == "crop":
-            assert memory.crop(min(count, memory.length))
+            memory.crop(min(count, memory.length))
             del numbers[count:]
         elif what == "copy" and len(memories) < 6:
             length = min(count, memory.length)

@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from bainmarie_worker.engine import probe
+from bainmarie_worker.engine.marks import Marks
 from bainmarie_worker.engine.memory import Computed, Logits, Part
 from bainmarie_worker.packages import version_of
 
@@ -116,28 +117,39 @@ class OwnCache:
     def __init__(self, cache: Any) -> None:
         self.cache = cache
         self.length = 0
+        self._marks: Marks[Any] = Marks()
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in _tensors(self.cache))
+        return sum(tensor.nbytes for tensor in _tensors([self.cache, self._marks.states]))
 
-    def crop(self, length: int) -> bool:
-        """Only while every layer holds all tokens: not with recurrent states, nor with windows that have moved on."""
+    def nearest(self, length: int) -> int:
+        """Any length as long as every layer holds all tokens; else one that was marked."""
+        if length >= self.length or croppable(self.cache):
+            return min(length, self.length)
+        return self._marks.nearest(length)
+
+    def crop(self, length: int) -> None:
         if length == self.length:
-            return True
-        if not croppable(self.cache):
-            return False
-        # A negative number means "so many tokens less" in every version; a positive one does not.
-        self.cache.crop(length - self.length)
+            return
+        if croppable(self.cache):
+            # A negative number means "so many tokens less" in every version; a positive one does not.
+            self.cache.crop(length - self.length)
+        else:
+            _restore(self.cache, self._marks.at(length), length)
         self.length = length
-        return True
+        self._marks = self._marks.until(length)
 
-    def copy(self, length: int) -> OwnCache | None:
-        if length != self.length and not croppable(self.cache):
-            return None
+    def copy(self, length: int) -> OwnCache:
         twin = OwnCache(copy.deepcopy(self.cache))
         twin.length = self.length
-        return twin if twin.crop(length) else None
+        twin._marks = self._marks.until(length)
+        twin.crop(length)
+        return twin
+
+    def mark(self) -> None:
+        if hasattr(self.cache, "layers") or not croppable(self.cache):
+            self._marks.keep(self.length, _saved(self.cache))
 
 
 def croppable(cache: Any) -> bool:
@@ -156,6 +168,34 @@ def _layer_croppable(layer: Any) -> bool:
     if kind == "DynamicSlidingWindowLayer":
         return bool(layer.get_seq_length() < layer.sliding_window)
     return kind == "DynamicLayer"
+
+
+def _saved(cache: Any) -> list[dict[str, Any]]:
+    """What is needed, beside its keys and values, to make of it later what it is now."""
+    return copy.deepcopy([_passing(part) for part in _parts(cache)])
+
+
+def _restore(cache: Any, saved: list[dict[str, Any]], length: int) -> None:
+    """Makes it what it was at that length."""
+    for part, held in zip(_parts(cache), copy.deepcopy(saved)):
+        vars(part).update(held)
+        if _keeps_all(part) and part.keys is not None:
+            part.keys, part.values = part.keys[..., :length, :], part.values[..., :length, :]
+
+
+def _parts(cache: Any) -> list[Any]:
+    return [cache, *(getattr(cache, "layers", None) or [])]
+
+
+def _passing(part: Any) -> dict[str, Any]:
+    """What of a cache or of one of its layers is another after each token. Of full attention it is not keys and
+    values."""
+    kept = ("layers", "keys", "values") if _keeps_all(part) else ("layers",)
+    return {name: value for name, value in vars(part).items() if name not in kept}
+
+
+def _keeps_all(part: Any) -> bool:
+    return type(part).__name__ in ("DynamicLayer", "LinearAttentionAndFullAttentionLayer")
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -27,6 +27,8 @@ _GUESSED = 48
 """Guessed tokens of one pass, all sequences together."""
 _WORTH_WAITING = 32
 """A sequence waits for another's prompt if that gives it at least so many tokens more than what is there already."""
+_ASKING = 16
+"""Tokens at the end of a prompt that ask for the answer, at most."""
 
 
 class Batch:
@@ -134,7 +136,8 @@ class Batch:
         if isinstance(result, Exception):
             self._fail(one, result)
             return
-        self._keep_chunks(one)
+        if one.memory.length in one.stops:
+            one.memory.mark()
         if not part.wanted:
             return
         try:
@@ -147,18 +150,12 @@ class Batch:
 
     def _end(self, one: Running, outcome: Finish) -> None:
         self._running.remove(one)
-        lends = one.lends
-        if lends == one.memory.length or one.memory.crop(lends):
+        lends = one.memory.nearest(one.lends)
+        if lends:
+            one.memory.crop(lends)
             self._prefixes.put(one.kind, one.ids[:lends], one.memory)
         self._shrink_prefixes()
         one.stream.put(outcome)
-
-    def _keep_chunks(self, one: Running) -> None:
-        """What cannot be cut later is copied when the last whole chunk of its prompt is computed."""
-        if one.kind.own and not self._forward.crops and one.memory.length == one.kind.usable(len(one.sequence.prompt)):
-            copied = one.memory.copy(one.memory.length)
-            if copied is not None:
-                self._prefixes.put(one.kind, one.ids[: copied.length], copied)
 
     def _fail(self, one: Running, error: Exception) -> None:
         self._running.remove(one)
@@ -197,15 +194,16 @@ class Batch:
             length, memory = self._prefixes.take(kind, sequence.prompt)
             twin = max(self._alike(stream), key=lambda pair: pair[0], default=(0, None))
             if twin[1] is not None and twin[0] > length:
-                copied = twin[1].memory.copy(twin[0])
-                if copied is not None:
-                    if memory is not None:
-                        self._prefixes.put(kind, list(sequence.prompt[:length]), memory)
-                    memory = copied
+                if memory is not None:
+                    self._prefixes.put(kind, list(sequence.prompt[:length]), memory)
+                memory = twin[1].memory.copy(twin[0])
             lookup = Lookup(sequence.prompt) if self._speculate and not kind.own else None
             sampler = self._make_sampler(stream)
             memory = memory or self._forward.memory()
-            self._running.append(Running(stream, memory, sampler, lookup, kind, self._end_ids))
+            one = Running(stream, memory, sampler, lookup, kind, self._end_ids)
+            if not self._forward.crops:
+                one.stops = self._stops(one)
+            self._running.append(one)
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
             stream.put(self._describe(error, stream))
 
@@ -219,17 +217,33 @@ class Batch:
         for one in self._running:
             if one.kind == kind:
                 length = min(one.lends, len(prompt) - 1)
-                yield kind.usable(common(one.ids[:length], prompt)), one
+                yield one.memory.nearest(kind.usable(common(one.ids[:length], prompt))), one
 
     def _would_share(self, stream: TokenStream) -> bool:
-        if not self._forward.crops:
-            return False
+        """Whether it had better wait. The one that it waits for is told to stop where they part."""
         prompt, kind = stream.sequence.prompt, self._kind(stream.sequence)
-        coming = [kind.usable(common(one.ids, prompt)) for one in self._running if one.todo > 1 and one.kind == kind]
-        if not coming or max(coming) <= _WORTH_WAITING:
+        alike = [one for one in self._running if one.todo > 1 and one.kind == kind]
+        coming = {kind.usable(min(common(one.ids, prompt), len(prompt) - 1)): one for one in alike}
+        if not self._forward.crops:
+            coming = {length: one for length, one in coming.items() if length > one.memory.length}
+        most = max(coming, default=0)
+        if most <= _WORTH_WAITING:
             return False
-        there = [self._prefixes.longest(kind, prompt), *(n for n, _ in self._alike(stream))]
-        return max(coming) - max(there) > _WORTH_WAITING
+        there = [self._prefixes.longest(kind, prompt), *(length for length, _ in self._alike(stream))]
+        if most - max(there) <= _WORTH_WAITING:
+            return False
+        if not self._forward.crops:
+            coming[most].stops.add(most)
+        return True
+
+    def _stops(self, one: Running) -> set[int]:
+        """Where others may want to go on from: before what its prompt asks for an answer with, which is another in the
+        next turn (with thoughts, say, that are left out of it), and where others before it went another way."""
+        prompt, kind = one.sequence.prompt, one.kind
+        end = kind.usable(max(0, len(prompt) - _ASKING))
+        others = [common(other.ids, prompt) for other in self._running if other.kind == kind]
+        parting = kind.usable(max(self._prefixes.shared(kind, prompt), *others, 0))
+        return {place for place in (end, min(parting, end)) if place - one.memory.length > _WORTH_WAITING}
 
     # Memory
 

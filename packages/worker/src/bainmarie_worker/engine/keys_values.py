@@ -56,10 +56,12 @@ class KeysValues:
         assert held is not None
         return held[0][:, start:end], held[1][:, start:end]
 
-    def crop(self, length: int) -> bool:
-        """Keeps the first `length` tokens. Always possible."""
+    def nearest(self, length: int) -> int:
+        return length
+
+    def crop(self, length: int) -> None:
+        """Keeps the first `length` tokens."""
         self.length = length
-        return True
 
     def copy(self, length: int) -> KeysValues:
         """The first `length` tokens, apart from this one."""
@@ -75,6 +77,9 @@ class KeysValues:
                 new[:, :length] = old[:, :length]
             twin._layers.append(made)
         return twin
+
+    def mark(self) -> None:
+        """It can be cut anywhere."""
 
     def _made(self, like: torch.Tensor) -> torch.Tensor:
         return like.new_empty(like.shape[0], self._capacity, like.shape[2])

@@ -22,11 +22,17 @@ class Memory(Protocol):
     @property
     def bytes(self) -> int: ...
 
-    def crop(self, length: int) -> bool:
-        """Forgets all but the first `length` tokens. False where it cannot: then nothing has changed."""
+    def nearest(self, length: int) -> int:
+        """How many of the first `length` tokens it can be cut to, at most; 0 where that is nothing."""
 
-    def copy(self, length: int) -> Memory | None:
-        """The first `length` tokens in a memory of their own; None where that cannot be."""
+    def crop(self, length: int) -> None:
+        """Forgets all but the first `length` tokens, a number that `nearest` gives."""
+
+    def copy(self, length: int) -> Memory:
+        """The first `length` tokens, a number that `nearest` gives, in a memory of their own."""
+
+    def mark(self) -> None:
+        """From now on it can be cut to as many tokens as it has now."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Forward(Protocol):
     packs: bool
     """Whether one pass reads the weights once for all its parts, so that more parts cost little."""
     crops: bool
-    """Whether memories can be cut at any place: guessed tokens need that."""
+    """Whether memories can be cut at any place, not only where they were marked: guessed tokens need that."""
     why: str
     """Why it is not the fastest way; empty for the fastest."""
 

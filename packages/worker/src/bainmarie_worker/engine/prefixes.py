@@ -54,31 +54,27 @@ class Prefixes:
         return sum(entry.bytes for entry in self._kept)
 
     def longest(self, kind: Kind, ids: Sequence[int]) -> int:
-        """How many of the first `ids` the best entry has."""
-        return kind.usable(_best([entry for entry in self._kept if entry.kind == kind], ids)[0])
+        """With how many of the first `ids` computed one can begin."""
+        return self._best(kind, ids)[0]
+
+    def shared(self, kind: Kind, ids: Sequence[int]) -> int:
+        """How many of the first `ids` an entry of its kind has at most, whether it can be cut there or not."""
+        return max((common(entry.ids, ids) for entry in self._kept if entry.kind == kind), default=0)
 
     def take(self, kind: Kind, ids: Sequence[int]) -> Found:
         """The longest beginning of `ids` that an entry holds or can be cut to; at least one token is left to compute.
 
         An entry that goes on in another way by more than a few tokens stays, and is copied.
         """
-        left = [entry for entry in self._kept if entry.kind == kind]
-        while left:
-            shared, place = _best(left, ids[:-1])
-            length, entry = kind.usable(shared), left.pop(place)
-            if length == 0:
-                break
-            if len(entry.ids) - length <= _TAIL:
-                if length == entry.memory.length or entry.memory.crop(length):
-                    self._kept.remove(entry)
-                    return length, entry.memory
-                continue
-            memory = entry.memory.copy(length)
-            if memory is not None:
-                self._kept.remove(entry)
-                self._kept.append(entry)
-                return length, memory
-        return 0, None
+        length, place = self._best(kind, ids[:-1])
+        if length == 0:
+            return 0, None
+        entry = self._kept.pop(place)
+        if len(entry.ids) - length <= _TAIL:
+            entry.memory.crop(length)
+            return length, entry.memory
+        self._kept.append(entry)
+        return length, entry.memory.copy(length)
 
     def put(self, kind: Kind, ids: list[int], memory: Memory) -> None:
         """Keeps a memory that holds exactly `ids`. An entry that is only a beginning of it is dropped."""
@@ -97,18 +93,18 @@ class Prefixes:
         while self._kept and held > most:
             held -= self._kept.pop(0).bytes
 
-
-def _best(entries: Sequence[_Kept], ids: Sequence[int]) -> tuple[int, int]:
-    """(how many of the first `ids` an entry has at most, the place of the first such entry)."""
-    most = best = 0
-    for place, entry in enumerate(entries):
-        if most == len(ids):
-            break
-        if most < len(entry.ids) and entry.ids[most] == ids[most]:  # else it cannot have more
-            shared = common(entry.ids, ids)
-            if shared > most:
-                most, best = shared, place
-    return most, best
+    def _best(self, kind: Kind, ids: Sequence[int]) -> tuple[int, int]:
+        """(how many of the first `ids` an entry can be cut to at most, the place of the first such entry)."""
+        most = best = 0
+        for place, entry in enumerate(self._kept):
+            if most == len(ids):
+                break
+            if entry.kind != kind or most >= len(entry.ids) or entry.ids[most] != ids[most]:
+                continue  # it cannot have more
+            length = entry.memory.nearest(kind.usable(common(entry.ids, ids)))
+            if length > most:
+                most, best = length, place
+        return most, best
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:

@@ -35,6 +35,8 @@ class Running:
         self.guess: list[int] = []
         self.needs = 0
         """Bytes its memory had when it was taken away."""
+        self.stops: set[int] = set()
+        """Where a pass ends and the memory is marked, so that others can begin with it."""
         self._cached = memory.length
         self._sampler = sampler
         self._lookup = lookup
@@ -58,7 +60,9 @@ class Running:
 
     def part(self, count: int, most_guessed: int) -> Part:
         """The next `count` tokens; with the last known one also guesses of what follows."""
-        tokens = self.ids[self.memory.length : self.memory.length + count]
+        computed = self.memory.length
+        count = min(count, *(stop - computed for stop in self.stops if stop > computed), self.todo)
+        tokens = self.ids[computed : computed + count]
         self.guess = []
         if count < self.todo:
             return Part(self.memory, tokens, 0, self.sequence.adapter)

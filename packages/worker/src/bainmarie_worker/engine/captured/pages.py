@@ -147,11 +147,13 @@ class Pages:
         keys, values = (tensor.flatten(0, 1).index_select(0, places).transpose(0, 1) for tensor in held)
         return keys, values
 
-    def crop(self, length: int) -> bool:
-        """Keeps the first `length` tokens. Always possible."""
+    def nearest(self, length: int) -> int:
+        return length
+
+    def crop(self, length: int) -> None:
+        """Keeps the first `length` tokens."""
         self.length = length
         self._cut(self._count(length))
-        return True
 
     def copy(self, length: int) -> Pages:
         """The first `length` tokens; nothing is copied yet."""
@@ -161,6 +163,9 @@ class Pages:
         for page in twin.table:
             self._pool.share(page)
         return twin
+
+    def mark(self) -> None:
+        """It can be cut anywhere."""
 
     def _count(self, tokens: int) -> int:
         return -(-tokens // self._pool.page)

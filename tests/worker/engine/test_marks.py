@@ -1,0 +1,132 @@
+"""Models whose states cannot be cut: what was computed is used again from the places where it was marked."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.worker.engine.architectures import ARCHITECTURES, make
+from tests.worker.engine.driving import Watched, batch, finish, generated, heard, steps, submit, way
+
+from bainmarie_worker.engine.marks import Marks
+
+ALIKE = 100
+"""Tokens that all conversations here begin with."""
+ASKING = 16
+TOKENS = 6
+
+
+def tokens(seed, count):
+    return random.Random(seed).choices(range(3, 128), k=count)
+
+
+def asked(seed, count=40):
+    return heard([*tokens(0, ALIKE), *tokens(seed, count)], TOKENS)
+
+
+class Pot:
+    def __init__(self, known):
+        self.forward = way(make(known))
+        assert self.forward.path == "apart"
+        self._reference = make(known)
+
+    def check(self, *streams):
+        for stream in streams:
+            assert stream.tokens == generated(self._reference, stream.sequence.prompt, TOKENS)
+
+
+APART = [known for known in ARCHITECTURES if known.path == "apart"]
+
+
+@pytest.fixture(scope="module", params=APART, ids=lambda known: known.title)
+def pot(request):
+    return Pot(request.param)
+
+
+def cuts(forward):
+    """Whether memories of so many tokens can be cut anywhere after all: as long as windows have not moved on."""
+    work = batch(forward, speculate=False)
+    finish(work, asked(1))
+    fork = heard([*tokens(0, 50), *tokens(2, 40)], TOKENS)
+    finish(work, fork)
+    return fork.finish.cached == 50
+
+
+def test_the_third_of_those_that_begin_alike_begins_where_the_second_parted(pot):
+    work = batch(pot.forward)
+    streams = [asked(seed) for seed in range(1, 5)]
+    for stream in streams:
+        finish(work, stream)
+    pot.check(*streams)
+    first = ALIKE if cuts(pot.forward) else 0
+    assert [stream.finish.cached for stream in streams] == [0, first, ALIKE, ALIKE]
+
+
+def test_of_many_at_once_one_computes_what_they_share(pot):
+    watched = Watched(pot.forward)
+    streams = [asked(seed) for seed in range(1, 6)]
+    finish(batch(watched), *streams)
+    pot.check(*streams)
+    assert watched.computed == ALIKE + len(streams) * (40 + TOKENS - 1)
+
+
+def test_nobody_waits_for_one_that_is_past_what_they_share(pot):
+    work = batch(pot.forward)
+    first, late = asked(1, 2000), asked(2)
+    submit(work, first)
+    steps(work, 1)
+    submit(work, late)
+    while not late.ended:
+        steps(work, 1)
+    assert not first.ended
+    pot.check(late)
+    assert late.finish.cached == 0
+
+
+def test_an_answer_that_is_left_out_of_the_next_turn(pot):
+    """With its thoughts, which the prompt's last tokens had asked for."""
+    work = batch(pot.forward)
+    first = asked(1)
+    finish(work, first)
+    next_turn = heard([*first.sequence.prompt[:-5], *tokens(7, 30)], TOKENS)
+    finish(work, next_turn)
+    again = heard(first.sequence.prompt, TOKENS)
+    finish(work, again)
+    pot.check(first, next_turn, again)
+    whole = len(first.sequence.prompt)
+    assert next_turn.finish.cached in (whole - ASKING, whole - 5)
+    assert again.finish.cached in (whole - ASKING, whole - 5, whole - 1)
+
+
+def test_an_answer_that_is_gone_on_with(pot):
+    work = batch(pot.forward)
+    first, beside = asked(1), asked(2)
+    finish(work, first)
+    finish(work, beside)
+    told = [*first.sequence.prompt, *first.tokens]
+    more = heard([*told, *tokens(3, 10)], TOKENS)
+    finish(work, more)
+    pot.check(first, beside, more)
+    assert more.finish.cached == len(told) - 1
+
+
+@given(st.sets(st.integers(1, 1000), min_size=1, max_size=20), st.integers(0, 1000))
+def test_the_nearest_mark_is_one_before(lengths, asked):
+    marks = Marks()
+    for length in sorted(lengths):
+        marks.keep(length, f"state of {length}")
+    found = marks.nearest(asked)
+    assert found <= asked
+    assert found == 0 or marks.at(found) == f"state of {found}"
+    assert marks.nearest(max(lengths)) == max(lengths)
+    assert marks.until(asked).nearest(1000) == found
+    assert len(marks.states) == min(len(lengths), 6)
+
+
+def test_of_too_many_marks_the_one_goes_whose_neighbour_is_near():
+    marks = Marks()
+    for length in (1000, 1900, 2000, 3000, 4000, 5000, 6000):
+        marks.keep(length, None)
+    assert [marks.nearest(length) for length in (1000, 1950, 2500, 6000)] == [1000, 1900, 1900, 6000]
