@@ -36,25 +36,30 @@ static void prepare(int64_t kind, const float *from, void *to, int64_t count) {
 #endif
 }
 
-/* Weights come from memory far slower than they are used: those of the block after next are asked for in time, which
- * makes a third more of the memory's speed than the processor's own foresight. */
-INLINE void foresee(const char *ahead, const int outputs, int64_t row) {
+/* Weights come from memory far slower than they are used, so those that come next are asked for in time, in the order in
+ * which they lie there: early, and again, for what is asked for once is not always there when it is wanted. */
+enum { EARLY = 1, AGAIN = 2 };
+
+INLINE void foresee(const char *ahead, const int64_t bytes) {
 #pragma GCC unroll 4
-    for (int o = 0; o < outputs; o++) __builtin_prefetch(ahead + o * row, 0, 2);
+    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(ahead + i, 0, 2);
 }
 
-/* `outputs` rows of a matrix times `rows` rows of input; `rows` and `outputs` are known when this is compiled. What
- * lies `ahead` bytes further on will be wanted soon. */
+/* `outputs` rows of a matrix times `rows` rows of input; `rows` and `outputs` are known when this is compiled. */
 INLINE void block(const int kind, const int rows, const int outputs, const char *weight, int64_t in, const char *x,
-                  float *to, int64_t stride, int64_t ahead) {
+                  float *to, int64_t stride, int ask) {
     floats sums[MOST_ROWS * OUTPUTS];
 #pragma GCC unroll 32
     for (int i = 0; i < rows * outputs; i++) sums[i] = (floats){0};
-    const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind);
+    const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind), size = outputs * row;
+    const char *again = weight + size, *early = outputs == 1 ? weight + AHEAD : again + (size < FAR ? size : FAR);
+#define FORESEE(step)                                                                                          \
+    if (ask & EARLY) foresee(early + outputs * i * WEIGHT_BYTES(kind), outputs * (step) * WEIGHT_BYTES(kind)); \
+    if (ask & AGAIN) foresee(again + outputs * i * WEIGHT_BYTES(kind), outputs * (step) * WEIGHT_BYTES(kind));
     if (kind == FLOAT32 || (kind == INT8 && !HAS_DOT)) {
         for (int64_t i = 0; i < in; i += LANES) {
             floats w[OUTPUTS];
-            foresee(weight + ahead + i * WEIGHT_BYTES(kind), outputs, row);
+            FORESEE(LANES)
 #pragma GCC unroll 16
             for (int o = 0; o < outputs; o++)
                 w[o] = kind == FLOAT32 ? *(const floats *)(weight + o * row + 4 * i) : of_bytes(weight + o * row + i);
@@ -67,7 +72,7 @@ INLINE void block(const int kind, const int rows, const int outputs, const char 
         }
     } else {
         for (int64_t i = 0; i < in; i += 2 * LANES) {
-            foresee(weight + ahead + i * WEIGHT_BYTES(kind), outputs, row);
+            FORESEE(2 * LANES)
 #if HAS_DOT
             __m512bh w[OUTPUTS];
 #pragma GCC unroll 16
@@ -110,14 +115,15 @@ INLINE void block(const int kind, const int rows, const int outputs, const char 
 #define HIGH 60  /* rows that do so */
 #define DIRECT 2 /* rows that take their weights as they come */
 #define FEW 16   /* rows whose input stays near anyway: then weights are read in the order of memory */
+#define LONG 16384 /* inputs at most of which whole rows of weights are widened */
 
 /* Weights as floats, in the order of inputs that were prepared for them. */
 INLINE void widen(const int kind, const char *weight, int64_t row, int64_t count, int64_t ahead, float *panel) {
     const int64_t step = kind == FLOAT32 ? LANES : 2 * LANES;
     for (int64_t i = 0; i < count; i += step) {
-        foresee(weight + ahead + i * WEIGHT_BYTES(kind), OUTPUTS, row);
 #pragma GCC unroll 4
         for (int o = 0; o < OUTPUTS; o++) {
+            __builtin_prefetch(weight + ahead + o * row + i * WEIGHT_BYTES(kind), 0, 2);
             const char *from = weight + o * row + i * WEIGHT_BYTES(kind);
             floats *to = (floats *)(panel + o * DEEP + i);
             if (kind == BFLOAT16) {
@@ -189,34 +195,69 @@ INLINE void by_panels(const int kind, const char *weight, int64_t in, int64_t ou
     }
 }
 
+/* Each a function of its own: in one with others the compiler keeps their constants in registers that the sums need. */
+typedef void blocked(const char *weight, int64_t in, const char *x, float *to, int64_t stride, int ask);
+#define BLOCK(kind, rows, outputs)                                                                           \
+    static __attribute__((noinline)) void kind##_##rows##_##outputs(const char *weight, int64_t in, const char *x, \
+                                                                    float *to, int64_t stride, int ask) {   \
+        block(kind, rows, outputs, weight, in, x, to, stride, ask);                                          \
+    }
+#if HAS_DOT
+#define BLOCKS(kind)                                                                                         \
+    BLOCK(kind, 1, 1) BLOCK(kind, 1, 4) BLOCK(kind, 2, 4) BLOCK(kind, 3, 4) BLOCK(kind, 4, 4) BLOCK(kind, 5, 4) \
+    BLOCK(kind, 6, 4)
+#define NAMED(kind) {kind##_1_1, kind##_1_4, kind##_2_4, kind##_3_4, kind##_4_4, kind##_5_4, kind##_6_4}
+#else
+#define BLOCKS(kind) BLOCK(kind, 1, 1) BLOCK(kind, 1, 4) BLOCK(kind, 2, 4)
+#define NAMED(kind) {kind##_1_1, kind##_1_4, kind##_2_4}
+#endif
+BLOCKS(FLOAT32)
+BLOCKS(BFLOAT16)
+BLOCKS(INT8)
+/* By rows; the first is that of one row and one output. */
+static blocked *const blocks[][MOST_ROWS + 1] = {NAMED(FLOAT32), NAMED(BFLOAT16), NAMED(INT8)};
+
+/* Numbers of one byte as bf16, once for many rows. */
+static void widened(const char *from, int64_t count, char *to) {
+#if HAS_DOT
+    for (int64_t i = 0; i < count; i += 2 * LANES) {
+        if (!(i % LINE)) foresee(from + i + count, LINE);
+        _mm512_storeu_si512(to + 2 * i, (__m512i)from_int8(from + i));
+    }
+#else
+    (void)from, (void)count, (void)to;
+#endif
+}
+
 /* Outputs `first` to `last` of a matrix [out, in] times rows of input, to[row * stride + output - first]. All rows pass
- * by four outputs, whose weights stay in the nearest cache meanwhile. */
+ * by four outputs, whose weights stay in a near cache meanwhile. */
 INLINE void product_of(const int kind, const char *weight, int64_t in, int64_t first, int64_t last, const char *x,
                        int64_t rows, float *to, int64_t stride) {
     const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind);
-    const int64_t ahead = OUTPUTS * row > AHEAD ? OUTPUTS * row : (AHEAD + row - 1) / row * row;
+    const int64_t whole = (last - first) / OUTPUTS * OUTPUTS;
+    const char *w = weight + first * row, *end = w + (last - first) * row;
     if ((!HAS_DOT || kind == FLOAT32) && rows > DIRECT) {
-        const int64_t whole = (last - first) / OUTPUTS * OUTPUTS;
+        const int64_t ahead = OUTPUTS * row > AHEAD ? OUTPUTS * row : (AHEAD + row - 1) / row * row;
         for (int64_t r = 0; r < rows; r += HIGH)
-            by_panels(kind, weight + first * row, in, whole, x + r * input, rows - r < HIGH ? rows - r : HIGH,
-                      to + r * stride, stride, ahead);
-        first += whole;
+            by_panels(kind, w, in, whole, x + r * input, rows - r < HIGH ? rows - r : HIGH, to + r * stride, stride,
+                      ahead);
+        w += whole * row;
         to += whole;
+    } else if (rows > 1 || !ALONE(kind)) {
+        const int wide = HAS_DOT && kind == INT8 && rows > MOST_ROWS && in <= LONG;
+        char panel[wide ? WEIGHT_BYTES(BFLOAT16) * OUTPUTS * in : LINE] __attribute__((aligned(LINE)));
+        for (; w + OUTPUTS * row <= end; w += OUTPUTS * row, to += OUTPUTS) {
+            if (wide) widened(w, OUTPUTS * in, panel);
+            for (int64_t r = 0, n; r < rows; r += n) {
+                const int ask = rows <= MOST_ROWS ? EARLY | AGAIN : r == 0 ? EARLY : r == MOST_ROWS ? AGAIN : 0;
+                n = rows - r < MOST_ROWS ? rows - r : MOST_ROWS;
+                if (wide) blocks[BFLOAT16][n](panel, in, x + r * input, to + r * stride, stride, 0);
+                else blocks[kind][n](w, in, x + r * input, to + r * stride, stride, ask);
+            }
+        }
     }
-#define ROWS(n)                                                                                             \
-    for (; MOST_ROWS >= n && r + n <= rows; r += n)                                                         \
-        if (last - o >= OUTPUTS) block(kind, n, OUTPUTS, w, in, x + r * input, to + r * stride, stride, ahead); \
-        else                                                                                                \
-            for (int64_t i = 0; i < last - o; i++)                                                          \
-                block(kind, n, 1, w + i * row, in, x + r * input, to + r * stride + i, stride, ahead)
-    for (int64_t o = first; o < last; o += OUTPUTS, to += OUTPUTS) {
-        const char *w = weight + o * row;
-        int64_t r = 0;
-        ROWS(6);
-        ROWS(4);
-        ROWS(2);
-        ROWS(1);
-    }
+    for (; w < end; w += row, to++)
+        for (int64_t r = 0; r < rows; r++) blocks[kind][0](w, in, x + r * input, to + r * stride, stride, EARLY);
 }
 
 static void product(int64_t kind, const void *weight, int64_t in, int64_t first, int64_t last, const void *x,

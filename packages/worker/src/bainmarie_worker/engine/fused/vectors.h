@@ -6,19 +6,18 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define MOST_ROWS 6 /* of one block */
 #define WIDE_ROWS 6 /* of one whose weights are floats */
 #elif defined(__AVX__)
 #define LANES 8
-#define MOST_ROWS 2
 #define WIDE_ROWS 3
 #else
 #define LANES 4
-#define MOST_ROWS 4
 #define WIDE_ROWS 3
 #endif
 #define OUTPUTS 4 /* of one block */
+#define LINE 64 /* bytes that memory gives at once */
 #define AHEAD 4096 /* bytes of weights that are under way at least */
+#define FAR 32768 /* and at most, behind the next block */
 
 #if defined(__FMA__)
 #include <immintrin.h>
@@ -28,9 +27,13 @@
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && LANES == 16
 #define HAS_DOT 1
+#define MOST_ROWS 6 /* of one block */
 #else
 #define HAS_DOT 0
+#define MOST_ROWS 2
 #endif
+/* Whether sums come as fast as memory where one output is made after the other. */
+#define ALONE(kind) (LANES == 16 && (kind) != INT8)
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
