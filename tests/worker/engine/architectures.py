@@ -111,8 +111,20 @@ ARCHITECTURES = (
     Architecture(
         "qwen3_5",
         {
-            "text_config": {**_SIZES, "head_dim": 32, **_DELTA, "linear_conv_kernel_dim": 3, "linear_num_value_heads": 2},
-            "vision_config": {"hidden_size": 32, "intermediate_size": 64, "depth": 1, "num_heads": 2, "out_hidden_size": 64},
+            "text_config": {
+                **_SIZES,
+                "head_dim": 32,
+                **_DELTA,
+                "linear_conv_kernel_dim": 3,
+                "linear_num_value_heads": 2,
+            },
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "depth": 1,
+                "num_heads": 2,
+                "out_hidden_size": 64,
+            },
         },
         path="fused",
     ),

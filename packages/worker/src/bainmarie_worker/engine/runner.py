@@ -117,7 +117,7 @@ class TransformersRunner:
             self._adapters.unload(path)
             raise LoadError(
                 "adapter_unsupported",
-                f"the adapter {path} is more than LoRA on layers that compiled code knows, which alone packs this model",
+                f"the adapter {path} is more than LoRA on layers that compiled code knows, which computes this model",
                 HINT,
             )
 

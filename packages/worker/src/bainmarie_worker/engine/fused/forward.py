@@ -20,7 +20,6 @@ from bainmarie_worker.engine.packed import Packed
 from bainmarie_worker.engine.sequence import Adapter
 from bainmarie_worker.errors import RequestError
 
-
 HINT = "Load the base with the option `path: apart`, or merge the adapter into its base."
 
 
@@ -63,7 +62,9 @@ class Fused:
         self._angles = Angles(self._structure.rotaries)
         self._call = kernel().bainmarie_forward
         made = self._decoder
-        self._empty = torch.empty(self._structure.attending, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype)
+        self._empty = torch.empty(
+            self._structure.attending, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype
+        )
         self.weights: Callable[[str], Weights | None] = lambda adapter: None
         """The layers that an adapter changes and how; None where it is none of the plain kind."""
         self._changes: dict[str, tuple[Weights, Changes | None]] = {}
@@ -123,7 +124,9 @@ class Fused:
         for number, (part, change) in enumerate(zip(parts, changes)):
             memory, count = part.memory, len(part.tokens)
             memory.reserve(memory.length + count)
-            sequences[number] = _Sequence(memory.block.data_ptr(), memory.block.shape[3], memory.state.data_ptr(), change and change.address)
+            sequences[number] = _Sequence(
+                memory.block.data_ptr(), memory.block.shape[3], memory.state.data_ptr(), change and change.address
+            )
             tokens.extend(part.tokens)
             positions.extend(range(memory.length, memory.length + count))
             owners.extend([number] * count)

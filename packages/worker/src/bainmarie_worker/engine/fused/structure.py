@@ -1,8 +1,8 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
 Known are the families whose code was read: each layer norm -> attention, or the gated delta rule -> sum, norm -> gated
-perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm) makes it unknown, and what
-cannot be seen from outside is tried (probe.py).
+perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm)
+makes it unknown, and what cannot be seen from outside is tried (probe.py).
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class Mixture(ctypes.Structure):
 class Recurrence(ctypes.Structure):
     _fields_ = (
         *((name, _pointer) for name in ("filter", "rate", "time_bias", "norm")),
-        *((name, _whole) for name in ("channels", "taps", "key_heads", "value_heads", "key_size", "value_size", "place")),
+        *(
+            (name, _whole)
+            for name in ("channels", "taps", "key_heads", "value_heads", "key_size", "value_size", "place")
+        ),
         ("epsilon", _real),
     )
 
@@ -213,7 +216,9 @@ class Structure:
 
     def _recurrence(self, delta: Any) -> Recurrence:
         """Of a layer of the gated delta rule."""
-        _require(delta.activation == delta.norm.activation == "silu", "recurrent layers with another activation than silu")
+        _require(
+            delta.activation == delta.norm.activation == "silu", "recurrent layers with another activation than silu"
+        )
         channels, one, taps = delta.conv1d.weight.shape
         sizes = (delta.head_k_dim, delta.head_v_dim)
         _require(delta.num_v_heads % delta.num_k_heads == 0, "recurrent layers whose heads share no keys")
@@ -373,12 +378,11 @@ def _rows(layer: Any) -> list[Rows | None]:
         inner = merged.out_features // 2
         perceived = [Rows(merged, 0, inner), Rows(merged, inner, inner), _whole_of(perceptron.down_proj)]
     else:
-        names = ("gate_proj", "up_proj", "down_proj")
-        perceived = [_whole_of(getattr(perceptron, name)) for name in names]
+        perceived = [_whole_of(getattr(perceptron, name)) for name in ("gate_proj", "up_proj", "down_proj")]
     if hasattr(layer, "linear_attn"):
-        names = ("in_proj_qkv", "in_proj_z", "in_proj_b", "out_proj")
-        mixed = [_whole_of(getattr(layer.linear_attn, name)) for name in names]
-        return [*mixed, *perceived, _whole_of(layer.linear_attn.in_proj_a)]
+        delta = layer.linear_attn
+        projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
+        return [*map(_whole_of, projected), *perceived, _whole_of(delta.in_proj_a)]
     return [*_attended(layer.self_attn), *perceived, None]
 
 
@@ -390,7 +394,7 @@ def _attended(attention: Any) -> list[Rows]:
         merged, size = _base(attention.qkv_proj), [keys * attention.num_key_value_groups, keys, keys]
         ends = [sum(size[: n + 1]) for n in range(3)]
         return [*(Rows(merged, end - count, count) for end, count in zip(ends, size)), out]
-    return [*(_whole_of(linear) for linear in (attention.q_proj, attention.k_proj, attention.v_proj)), out]
+    return [*map(_whole_of, (attention.q_proj, attention.k_proj, attention.v_proj)), out]
 
 
 def _whole_of(linear: Any) -> Rows:
