@@ -40,7 +40,7 @@ static void lengthened(float *x, int64_t count, float length) {
     for (int64_t i = 0; i < count; i += LANES) *(floats *)(x + i) *= by;
 }
 
-INLINE float part_of_one(float x) { return 1 / (1 + expf(-x)); }
+INLINE float logistic(float x) { return 1 / (1 + expf(-x)); }
 
 /* Queries, keys and values of all rows as the rule takes them; and of each value head, which part of its matrix a token
  * leaves, and how far that is moved. */
@@ -59,7 +59,7 @@ static void mixed_rows(state *s, const recurrence *d) {
             }
             float *moved = s->values + r * d->value_heads + head, *left = s->decays + r * d->value_heads + head;
             const float time = *left + d->time_bias[head];
-            *moved = part_of_one(*moved);
+            *moved = logistic(*moved);
             *left = expf(-d->rate[head] * (time > 20 ? time : log1pf(expf(time))));
         }
     }

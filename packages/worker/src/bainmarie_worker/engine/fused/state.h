@@ -25,7 +25,7 @@ typedef struct {
     float *keys;       /* [rows, outputs of KEY] */
     float *values;     /* [rows, outputs of VALUE] */
     float *decays;     /* [rows, outputs of DECAY] */
-    float *seen;       /* [rows, heads * size] what attention gives */
+    float *seen;       /* [rows, heads * size] what attention or a recurrent layer gives */
     float *plain;      /* [rows, widest] what becomes input */
     char *input;       /* [rows, widest] prepared */
     char *second;      /* the perceptron's inner input, prepared */

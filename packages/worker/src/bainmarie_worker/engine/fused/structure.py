@@ -216,9 +216,8 @@ class Structure:
 
     def _recurrence(self, delta: Any) -> Recurrence:
         """Of a layer of the gated delta rule."""
-        _require(
-            delta.activation == delta.norm.activation == "silu", "recurrent layers with another activation than silu"
-        )
+        activations = {delta.activation, getattr(delta.norm, "activation", "silu")}
+        _require(activations == {"silu"}, "recurrent layers with another activation than silu")
         channels, one, taps = delta.conv1d.weight.shape
         sizes = (delta.head_k_dim, delta.head_v_dim)
         _require(delta.num_v_heads % delta.num_k_heads == 0, "recurrent layers whose heads share no keys")
