@@ -219,20 +219,22 @@ def test_an_adapter_is_refused_where_only_compiled_code_packs_and_cannot_apply_i
         runner.load_adapter(paths[1], lambda step: None)
 
 
-def test_a_state_is_copied_and_not_cut():
+def test_a_state_is_cut_and_copied_where_it_was_marked():
     forward = way(make(architecture("qwen3_5_text")))
     ids = prompts()[3]
     with torch.inference_mode():
         memory, fresh = forward.memory(), forward.memory()
-        forward.run([Part(memory, ids[:-4], 0)])
-        assert memory.copy(3) is None
-        assert not memory.crop(3)
-        assert memory.crop(len(ids) - 4)
-        twin = memory.copy(memory.length)
-        assert twin.bytes > fresh.bytes > 0
+        forward.run([Part(memory, ids[:9], 0)])
+        memory.mark()
+        forward.run([Part(memory, ids[9:-4], 0)])
+        assert [memory.nearest(length) for length in (8, 9, 12, len(ids))] == [0, 9, 9, len(ids) - 4]
+        early, late = memory.copy(9), memory.copy(memory.length)
+        assert late.bytes > memory.state.nbytes + fresh.bytes > 0
         forward.run([Part(memory, [5, 6, 7], 0)])
-        (copied,), (whole,) = forward.run([Part(twin, ids[-4:], 1)]), forward.run([Part(fresh, ids, 1)])
-    assert torch.equal(copied, whole)
+        memory.crop(9)
+        rest = [Part(early, ids[9:], 1), Part(late, ids[-4:], 1), Part(memory, ids[9:], 1), Part(fresh, ids, 1)]
+        *found, whole = forward.run(rest)
+    assert all(torch.equal(one, whole) for one in found)
 
 
 def test_a_router_that_gives_no_numbers_harms_no_other_pass():

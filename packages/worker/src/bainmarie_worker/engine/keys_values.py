@@ -63,7 +63,7 @@ class KeysValues:
         """Keeps the first `length` tokens."""
         self.length = length
 
-    def copy(self, length: int) -> KeysValues | None:
+    def copy(self, length: int) -> KeysValues:
         """The first `length` tokens, apart from this one."""
         twin = KeysValues()
         twin._capacity = capacity_for(length + 1, 0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 
 from bainmarie_worker.engine.keys_values import KeysValues, capacity_for
+from bainmarie_worker.engine.marks import Marks
 
 
 class OneBlock(KeysValues):
@@ -27,7 +28,7 @@ class OneBlock(KeysValues):
             return
         self._hold(capacity_for(tokens, self._capacity), self.block, self.length)
 
-    def copy(self, length: int) -> OneBlock | None:
+    def copy(self, length: int) -> OneBlock:
         twin = OneBlock(self.block)
         self._give(twin, length)
         return twin
@@ -47,19 +48,34 @@ class OneBlock(KeysValues):
 
 
 class BlockAndState(OneBlock):
-    """With a state, which is that after all tokens: it can be copied, and not be led back to fewer of them."""
+    """With a state, which is that after all tokens: it can be led back to fewer of them only where it was marked."""
 
     def __init__(self, like: torch.Tensor, state: torch.Tensor) -> None:
         """`state` is that before the first token, and becomes this memory's own."""
         super().__init__(like)
         self.state = state
+        self._marks: Marks[torch.Tensor] = Marks()
 
-    def crop(self, length: int) -> bool:
-        return length == self.length
+    @property
+    def bytes(self) -> int:
+        return super().bytes + sum(state.nbytes for state in self._marks.states)
 
-    def copy(self, length: int) -> BlockAndState | None:
-        if length != self.length:
-            return None
-        twin = BlockAndState(self.block, self.state.clone())
+    def nearest(self, length: int) -> int:
+        return self.length if length >= self.length else self._marks.nearest(length)
+
+    def crop(self, length: int) -> None:
+        self.state = self._state_at(length)
+        self._marks = self._marks.until(length)
+        super().crop(length)
+
+    def copy(self, length: int) -> BlockAndState:
+        twin = BlockAndState(self.block, self._state_at(length).clone())
+        twin._marks = self._marks.until(length)
         self._give(twin, length)
         return twin
+
+    def mark(self) -> None:
+        self._marks.keep(self.length, self.state.clone())
+
+    def _state_at(self, length: int) -> torch.Tensor:
+        return self.state if length == self.length else self._marks.at(length).clone()
