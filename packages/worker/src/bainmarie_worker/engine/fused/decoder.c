@@ -70,6 +70,18 @@ static void reduce(state *s, int64_t at, const int *which, int count, const floa
     meet((soon){0});
 }
 
+/* to += B x of an adapter, outputs `first` to `last`; `first` is a multiple of `TILE`. */
+static void raise(const change *c, const float *x, int64_t first, int64_t last, float *to) {
+    for (int64_t o = first; o < last; o += TILE, to += TILE) {
+        const float *weight = c->up + o * c->rank;
+        floats sums[TILE / LANES] = {{0}};
+        for (int64_t k = 0; k < c->rank; k++)
+            for (int v = 0; v < TILE / LANES; v++)
+                sums[v] = added(sums[v], *(const floats *)(weight + k * TILE + v * LANES), everywhere(x[k]));
+        for (int64_t i = 0; i < TILE && o + i < last; i++) to[i] += sums[i / LANES][i % LANES];
+    }
+}
+
 /* Bias, scale and adapters on outputs `first` to `last`, in to[row * stride + output - first]. */
 static void completed(const state *s, int64_t at, int which, int place, const matrix *m, int64_t first, int64_t last,
                       float *to, int64_t stride) {
@@ -85,11 +97,7 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
     for (int64_t r = 0, n; rank && r < rows; r += n) {
         n = alike(s, r, rows, at, which, &c);
         if (!c) continue;
-        if (c->rank != rank) n = 1; /* rows of `reduced` are as long as the largest rank */
-        float more[ALIKE * PIECE];
-        product(FLOAT32, c->up, c->rank, first, last, s->reduced + (place * rows + r) * rank, n, more, PIECE);
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t o = 0; o < last - first; o++) to[(r + i) * stride + o] += more[i * PIECE + o];
+        for (int64_t i = r; i < r + n; i++) raise(c, s->reduced + (place * rows + i) * rank, first, last, to + i * stride);
     }
 }
 

@@ -64,7 +64,8 @@ typedef struct {
 } decoder;
 
 typedef struct {
-    const float *down, *up; /* A [rank, in]; B scaled [out, rank]; null where this matrix is not adapted */
+    const float *down; /* A [rank, in]; null where this matrix is not adapted */
+    const float *up;   /* B scaled [out / 16, rank, 16] */
     int64_t rank;           /* a multiple of 16 */
 } change;
 

@@ -116,6 +116,7 @@ INLINE void block(const int kind, const int rows, const int outputs, const char 
 #define DIRECT 2 /* rows that take their weights as they come */
 #define FEW 16   /* rows whose input stays near anyway: then weights are read in the order of memory */
 #define LONG 16384 /* inputs at most of which whole rows of weights are widened */
+#define NEAR 262144 /* bytes that stay in a near cache */
 
 /* Weights as floats, in the order of inputs that were prepared for them. */
 INLINE void widen(const int kind, const char *weight, int64_t row, int64_t count, int64_t ahead, float *panel) {
@@ -229,35 +230,51 @@ static void widened(const char *from, int64_t count, char *to) {
 #endif
 }
 
-/* Outputs `first` to `last` of a matrix [out, in] times rows of input, to[row * stride + output - first]. All rows pass
- * by four outputs, whose weights stay in a near cache meanwhile. */
+/* Whole blocks of outputs times rows `first` to `last` of `rows`. */
+INLINE void by_blocks(const int kind, const char *weight, int64_t in, int64_t outputs, const char *x, int64_t first,
+                      int64_t last, int64_t rows, float *to, int64_t stride) {
+    const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind);
+    const int wide = HAS_DOT && kind == INT8 && rows > MOST_ROWS && in <= LONG;
+    char panel[wide ? WEIGHT_BYTES(BFLOAT16) * OUTPUTS * in : LINE] __attribute__((aligned(LINE)));
+    for (int64_t o = 0; o < outputs; o += OUTPUTS) {
+        if (wide) widened(weight + o * row, OUTPUTS * in, panel);
+        for (int64_t r = first, n; r < last; r += n) {
+            const int ask = rows <= MOST_ROWS ? EARLY | AGAIN : r == 0 ? EARLY : r == MOST_ROWS ? AGAIN : 0;
+            n = last - r < MOST_ROWS ? last - r : MOST_ROWS;
+            if (wide) blocks[BFLOAT16][n](panel, in, x + r * input, to + r * stride + o, stride, 0);
+            else blocks[kind][n](weight + o * row, in, x + r * input, to + r * stride + o, stride, ask);
+        }
+    }
+}
+
+/* `count`, or so many that they are near together, a multiple of `step`. */
+INLINE int64_t near(int64_t count, int64_t bytes, int64_t step) {
+    const int64_t some = NEAR / bytes / step * step;
+    return count * bytes <= NEAR ? count : some > step ? some : step;
+}
+
+/* Outputs `first` to `last` of a matrix [out, in] times rows of input, to[row * stride + output - first]. Some rows pass
+ * by some outputs, then others, and all by these before the next ones come: both stay in a near cache meanwhile. */
 INLINE void product_of(const int kind, const char *weight, int64_t in, int64_t first, int64_t last, const char *x,
                        int64_t rows, float *to, int64_t stride) {
     const int64_t row = in * WEIGHT_BYTES(kind), input = in * INPUT_BYTES(kind);
-    const int64_t whole = (last - first) / OUTPUTS * OUTPUTS;
-    const char *w = weight + first * row, *end = w + (last - first) * row;
+    const int64_t whole = rows > 1 || !ALONE(kind) ? (last - first) / OUTPUTS * OUTPUTS : 0;
+    const char *w = weight + first * row;
     if ((!HAS_DOT || kind == FLOAT32) && rows > DIRECT) {
         const int64_t ahead = OUTPUTS * row > AHEAD ? OUTPUTS * row : (AHEAD + row - 1) / row * row;
         for (int64_t r = 0; r < rows; r += HIGH)
             by_panels(kind, w, in, whole, x + r * input, rows - r < HIGH ? rows - r : HIGH, to + r * stride, stride,
                       ahead);
-        w += whole * row;
-        to += whole;
-    } else if (rows > 1 || !ALONE(kind)) {
-        const int wide = HAS_DOT && kind == INT8 && rows > MOST_ROWS && in <= LONG;
-        char panel[wide ? WEIGHT_BYTES(BFLOAT16) * OUTPUTS * in : LINE] __attribute__((aligned(LINE)));
-        for (; w + OUTPUTS * row <= end; w += OUTPUTS * row, to += OUTPUTS) {
-            if (wide) widened(w, OUTPUTS * in, panel);
-            for (int64_t r = 0, n; r < rows; r += n) {
-                const int ask = rows <= MOST_ROWS ? EARLY | AGAIN : r == 0 ? EARLY : r == MOST_ROWS ? AGAIN : 0;
-                n = rows - r < MOST_ROWS ? rows - r : MOST_ROWS;
-                if (wide) blocks[BFLOAT16][n](panel, in, x + r * input, to + r * stride, stride, 0);
-                else blocks[kind][n](w, in, x + r * input, to + r * stride, stride, ask);
-            }
-        }
+    } else {
+        const int64_t high = near(rows, input, MOST_ROWS), broad = high < rows ? near(whole, row, OUTPUTS) : whole;
+        for (int64_t o = 0; o < whole; o += broad)
+            for (int64_t r = 0; r < rows; r += high)
+                by_blocks(kind, w + o * row, in, whole - o < broad ? whole - o : broad, x, r,
+                          r + high < rows ? r + high : rows, rows, to + o, stride);
     }
-    for (; w < end; w += row, to++)
-        for (int64_t r = 0; r < rows; r++) blocks[kind][0](w, in, x + r * input, to + r * stride, stride, EARLY);
+    for (int64_t o = whole; o < last - first; o++)
+        for (int64_t r = 0; r < rows; r++)
+            blocks[kind][0](w + o * row, in, x + r * input, to + r * stride + o, stride, EARLY);
 }
 
 static void product(int64_t kind, const void *weight, int64_t in, int64_t first, int64_t last, const void *x,

@@ -37,6 +37,8 @@ _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _RANKS = 16
 """Ranks of adapters are made multiples of it: one such vector of float32 numbers."""
+_GROUP = 16
+"""Outputs of an adapter that lie side by side, those of one rank after those of another."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _COARSE = (
     "{} weights in a float32 model: compiled code would round what is multiplied with them to bfloat16 "
@@ -313,10 +315,12 @@ class Changes:
             return Change()
         down, up = pair[0], pair[1][rows.first : rows.first + rows.count]
         more = -len(down) % _RANKS
-        padded = F.pad(down.float(), (0, 0, 0, more)).contiguous(), F.pad(up.float(), (0, more)).contiguous()
-        self._held += padded
-        self.rank = max(self.rank, len(padded[0]))
-        return Change(padded[0].data_ptr(), padded[1].data_ptr(), len(padded[0]))
+        down = F.pad(down.float(), (0, 0, 0, more)).contiguous()
+        up = F.pad(up.float(), (0, more, 0, -len(up) % _GROUP))
+        up = up.unflatten(0, (-1, _GROUP)).transpose(1, 2).contiguous()
+        self._held += down, up
+        self.rank = max(self.rank, len(down))
+        return Change(down.data_ptr(), up.data_ptr(), len(down))
 
 
 class Angles:
