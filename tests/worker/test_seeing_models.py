@@ -41,8 +41,34 @@ def mistral3(tokenizer, tmp_path):
     return tmp_path / "model", model
 
 
-def test_one_that_is_no_causal_language_model_by_its_type(mistral3):
-    path, model = mistral3
+@pytest.fixture
+def qwen3_5(tokenizer, tmp_path):
+    """One whose text part is a causal language model of its own type, with states."""
+    import transformers
+
+    text = {
+        **TEXT,
+        "vocab_size": len(tokenizer),
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "num_hidden_layers": 3,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+    }
+    sight = {"hidden_size": 32, "intermediate_size": 64, "depth": 1, "num_heads": 2, "out_hidden_size": 64}
+    config = transformers.Qwen3_5Config(text_config=text, vision_config=sight)
+    torch.manual_seed(5)
+    model = transformers.Qwen3_5ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model", model
+
+
+@pytest.mark.parametrize("made", ["mistral3", "qwen3_5"])
+def test_the_text_part_is_computed_by_compiled_code(made, request):
+    path, model = request.getfixturevalue(made)
     loaded = load(WorkerConfig("m", "transformers", str(path), (), device="cpu"), lambda step: None)
     assert loaded.context == 512
     forward = way(loaded.model)

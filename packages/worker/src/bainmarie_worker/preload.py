@@ -69,7 +69,7 @@ def _transformers(model: str, adapters: bool) -> None:
 def _architecture(model: str) -> None:
     """The classes that from_pretrained would import for this model; never code that comes with the model."""
     import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto import modeling_auto
 
     for name in ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM", "PreTrainedTokenizerFast", "GenerationConfig"):
         getattr(transformers, name)
@@ -77,7 +77,8 @@ def _architecture(model: str) -> None:
     kind = settings.get("model_type")
     if kind in transformers.CONFIG_MAPPING:
         transformers.CONFIG_MAPPING[kind]
-    wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    seeing = getattr(modeling_auto, "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", {})
+    wanted = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) or seeing.get(kind)
     for name in [wanted] if isinstance(wanted, str) else wanted or ():
         getattr(transformers, name, None)
     with contextlib.suppress(ImportError):  # transformers 4 has no such rules
