@@ -105,12 +105,40 @@ ARCHITECTURES = (
         mlp_only_layers=[0],
         **{**_EXPERTS, "norm_topk_prob": False},
     ),
+    _fused(
+        "qwen2_moe",
+        num_key_value_heads=1,
+        mlp_only_layers=[0],
+        shared_expert_intermediate_size=64,
+        **_EXPERTS,
+    ),
+    _fused(
+        "glm4_moe",
+        num_attention_heads=2,
+        attention_bias=True,
+        use_qk_norm=True,
+        n_routed_experts=8,
+        n_shared_experts=2,
+        n_group=4,
+        topk_group=2,
+        num_experts_per_tok=3,
+        moe_intermediate_size=32,
+        routed_scaling_factor=1.5,
+    ),
     _fused("mixtral", num_local_experts=5, num_experts_per_tok=3),
-    _fused("granitemoe", num_local_experts=4, num_experts_per_tok=2, residual_multiplier=0.5, logits_scaling=2.0),
+    _fused(
+        "granitemoe",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        attention_multiplier=0.3,
+        residual_multiplier=0.5,
+        logits_scaling=2.0,
+    ),
     _sized("llama", _SMALL),
     _sized("qwen2", _SMALL),
     _sized("qwen3", _SMALL),
     _sized("qwen3_moe", _SMALL, decoder_sparse_step=1, **_EXPERTS),
+    _sized("qwen2_moe", _SMALL, shared_expert_intermediate_size=64, **_EXPERTS),
     _sized("mistral", _SMALL, sliding_window=8),
     _sized("mixtral", _SMALL, num_local_experts=4),
     _sized("gemma2", _SMALL, **_ALTERNATING),
@@ -236,4 +264,8 @@ def make(known: Architecture) -> Any:
     for name, weights in model.named_parameters():
         if weights.dim() > 1 and "A_log" not in name:
             torch.nn.init.normal_(weights, std=_SPREAD)
+    chance = torch.Generator().manual_seed(1)
+    for name, numbers in (*model.named_parameters(), *model.named_buffers()):
+        if name.endswith(("norm.weight", "proj.bias", "e_score_correction_bias")):
+            numbers.data += _SPREAD * torch.randn(numbers.shape, generator=chance)
     return model

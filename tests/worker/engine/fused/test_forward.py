@@ -131,7 +131,7 @@ def test_a_token_beyond_the_vocabulary_is_an_error_of_its_pass():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["phi3", "gemma3_text", "mixtral"])
+@pytest.mark.parametrize("name", ["phi3", "gemma3_text", "mixtral", "qwen2_moe", "glm4_moe"])
 def test_an_adapter_where_matrices_are_merged_or_branches_have_norms_or_there_are_experts(name, tmp_path):
     """Beside the base, in the same passes."""
     from peft import LoraConfig, get_peft_model
@@ -182,13 +182,14 @@ def test_an_adapter_that_compiled_code_cannot_apply_does_not_change_its_neighbou
     assert [one.drawn for one in mine] != [one.drawn for one in plain]
 
 
-def test_a_router_that_gives_no_numbers_harms_no_other_pass():
+@pytest.mark.parametrize("name", ["mixtral", "glm4_moe"])
+def test_a_router_that_gives_no_numbers_harms_no_other_pass(name):
     """Each of its experts would be chosen once, whatever it says of them."""
-    model = make(architecture("mixtral"))
+    model = make(architecture(name))
     forward = way(model)
     assert forward.path == "fused", forward.why
     before = passes(forward, prompts())
-    router = model.model.layers[0].mlp.gate.weight
+    router = model.model.layers[-1].mlp.gate.weight
     kept = router.detach().clone()
     with torch.no_grad():
         router.fill_(float("nan"))

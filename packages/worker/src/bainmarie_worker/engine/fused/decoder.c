@@ -173,11 +173,14 @@ static void place_rows(state *s, int64_t at) {
     meet(begin_of(&s->model->layers[at].matrices[OUT]));
 }
 
-/* Rows of what attention or the perceptron gave, made input of the next matrix. */
-static void prepare_rows(state *s, const float *from, char *to, const matrix *next) {
+/* Rows of what attention or the perceptron gave, made input of the next matrix; or, with `amounts`, a part of each. */
+static void prepare_rows(state *s, float *from, const float *amounts, char *to, const matrix *next) {
     const int64_t count = next->in, kind = next->kind;
-    for (int64_t r = piece(); r < s->asked->rows; r = piece())
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        const float part = amounts ? 1.0f / (1.0f + expf(-amounts[r])) : 1.0f;
+        for (int64_t i = 0; amounts && i < count; i++) from[r * count + i] *= part;
         prepare(kind, from + r * count, to + r * count * INPUT_BYTES(kind), count);
+    }
     meet(begin_of(next));
 }
 
@@ -201,14 +204,18 @@ static void add(state *s, int64_t at, int which, const float *branch_norm, const
 }
 
 static void perceptron(state *s, int64_t at, float *own, char *room) {
-    static const int which[] = {GATE, UP};
+    static const int which[] = {GATE, UP, AMOUNT};
     const layer *l = &s->model->layers[at];
-    const matrix *gate = &l->matrices[GATE], *up = &l->matrices[UP];
+    const matrix *gate = &l->matrices[GATE], *up = &l->matrices[UP], *amount = &l->matrices[AMOUNT];
     const int64_t rows = s->asked->rows;
     float *other = own + rows * PIECE;
-    reduce(s, at, which, 2, s->plain);
+    reduce(s, at, which, amount->weight ? 3 : 2, s->plain);
     const char *x = packed(s, gate, s->input, rows);
     for (int64_t first, last; take_outputs(gate->out, &first, &last);) {
+        if (amount->weight && !first) {
+            multiply(amount, 0, 1, s->input, rows, s->amounts, 1, room);
+            completed(s, at, AMOUNT, 2, amount, 0, 1, s->amounts, 1);
+        }
         multiply(gate, first, last, x, rows, own, PIECE, room);
         multiply(up, first, last, x, rows, other, PIECE, room);
         completed(s, at, GATE, 0, gate, first, last, own, PIECE);
@@ -220,7 +227,7 @@ static void perceptron(state *s, int64_t at, float *own, char *room) {
             }
     }
     meet(begin_of(&l->matrices[DOWN]));
-    prepare_rows(s, s->seen, s->second, &l->matrices[DOWN]);
+    prepare_rows(s, s->seen, amount->weight ? s->amounts : NULL, s->second, &l->matrices[DOWN]);
 }
 
 static void begin(state *s) {
@@ -283,12 +290,14 @@ static void run(void *argument, unsigned thread) {
         project(s, at, room);
         place_rows(s, at);
         attention(s, at, own);
-        prepare_rows(s, s->seen, s->input, &l->matrices[OUT]);
+        prepare_rows(s, s->seen, NULL, s->input, &l->matrices[OUT]);
         add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
         norm_rows(s, l->attended, l->after, entry);
         if (l->experts) {
-            mixed(s, l->experts, after, own);
-            continue;
+            const matrix *gate = &l->matrices[GATE];
+            mixed(s, l->experts, gate->weight ? gate : after, own);
+            if (!gate->weight) continue;
+            if (gate->kind != entry->kind) prepare_rows(s, s->plain, NULL, s->input, gate);
         }
         perceptron(s, at, own, room);
         add(s, at, DOWN, l->perceived, after, s->seen, s->second, own, room);
@@ -326,7 +335,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     state s = {.model = m, .asked = asked};
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
     const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
-    const int64_t floats_of_row = m->hidden + queries + 2 * keys + 5 * most + 3 * asked->most_rank + 2;
+    const int64_t floats_of_row = m->hidden + queries + 2 * keys + 5 * most + 3 * asked->most_rank + 3;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
     const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + by_choices;
@@ -341,6 +350,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.input = taken(&at, 4 * readable * most);
     s.second = taken(&at, 4 * readable * most);
     s.packed = taken(&at, 4 * readable * most);
+    s.amounts = (float *)taken(&at, 4 * rows);
     s.reduced = (float *)taken(&at, 4 * 3 * rows * asked->most_rank);
     s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
     s.own = (float *)taken(&at, 4 * threads * s.own_count);

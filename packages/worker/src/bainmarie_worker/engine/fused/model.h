@@ -17,16 +17,19 @@ enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 typedef struct {
     matrix router;          /* [experts, hidden], of the kind of the matrices */
     const matrix *matrices; /* [experts, EXPERT_MATRICES] */
+    const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
     int64_t count, chosen;  /* experts, and how many of them compute a row */
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */
+    int64_t groups, best_groups; /* with a correction: of neighbouring experts; those that are chosen from */
+    float factor;                /* of all weights, with a correction */
 } mixture;
 
-enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, MATRICES };
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, MATRICES };
 
 typedef struct {
     matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
-    const mixture *experts;             /* or null */
+    const mixture *experts;             /* or null; the perceptron beside it is of all rows */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden] */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
     const float *query_norm, *key_norm; /* [size] or null */

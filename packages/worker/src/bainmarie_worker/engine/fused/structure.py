@@ -16,12 +16,15 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from bainmarie_worker.engine.fused import layout
+from bainmarie_worker.engine.fused.layout import Matrix, Unknown
+from bainmarie_worker.engine.fused.mixture import Mixture, mixture, shared
 from bainmarie_worker.engine.lora import Weights
 from bainmarie_worker.packed_linear import Int8Linear
 
 FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
-    *("ministral", "smollm3", "mixtral", "qwen3_moe", "granitemoe"),
+    *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
 )
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -30,7 +33,7 @@ _BRANCH_NORMS = {
     "after": "pre_feedforward_layernorm",
     "perceived": "post_feedforward_layernorm",
 }
-_MATRICES = 7
+_MATRICES = 8
 _STEADY = ("default", "linear", "llama3", "yarn")
 """Rotary positions whose angles do not depend on how long a sequence is."""
 _STEP = 32
@@ -42,22 +45,8 @@ _COARSE = (
     "{} weights in a float32 model: compiled code would round what is multiplied with them to bfloat16 "
     "(with dtype: bfloat16 it is taken)"
 )
-_pointer, _whole, _real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-
-
-class Matrix(ctypes.Structure):
-    _fields_ = (
-        *((name, _pointer) for name in ("weight", "scale", "bias")),
-        *((name, _whole) for name in ("inputs", "outputs", "kind")),
-    )
-
-
-class Mixture(ctypes.Structure):
-    _fields_ = (
-        ("router", Matrix),
-        ("matrices", _pointer),
-        *((name, _whole) for name in ("count", "chosen", "inner", "whole")),
-    )
+_pointer, _whole, _real = layout.POINTER, layout.WHOLE, layout.REAL
+_require, _either = layout.require, layout.either
 
 
 class Layer(ctypes.Structure):
@@ -79,10 +68,6 @@ class Decoder(ctypes.Structure):
         *((name, _real) for name in ("epsilon", "query_epsilon", "scaling")),
         *((name, _real) for name in ("embedding_scale", "branch_scale", "logit_scale", "score_cap", "logit_cap")),
     )
-
-
-class Unknown(Exception):
-    """What of a model decoder.c does not know, in words."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +93,7 @@ class Structure:
         config = body.config
         self.layers = list(body.layers)
         self.rows = [_rows(layer) for layer in self.layers]
-        """Of each layer the matrices that decoder.c names, in its order; None where a mixture is in their place."""
+        """Of each layer the matrices that decoder.c names, in its order; None where it has none, but a mixture, say."""
         self._mixtures: list[Mixture] = []
         self.dtype: torch.dtype = model.dtype
         self.rotaries, kinds = _rotaries(body, config)
@@ -160,8 +145,10 @@ class Structure:
     def _layer(self, layer: Any, rows: list[Rows | None], angles: int, config: Any) -> Layer:
         attention, block = layer.self_attn, _perceptron(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
-        for group in (matrices[:3], matrices[4:6]):
-            _require(len({one.kind for one in group}) == 1, "layers with one input in several kinds of weights")
+        for group in (0, 1, 2), (4, 5, 7):
+            kinds = {matrices[place].kind for place in group if rows[place]}
+            _require(len(kinds) <= 1, "layers with one input in several kinds of weights")
+        _require(not (matrices[7].weight and matrices[6].bias), "a bias that counts in part")
         places = _BRANCH_NORMS if hasattr(layer, "pre_feedforward_layernorm") else _NORMS
         norms = {name: getattr(layer, place) for name, place in places.items()}
         for name, place in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
@@ -172,9 +159,10 @@ class Structure:
         experts = None
         if hasattr(block, "experts"):
             _require(places is _NORMS, "experts before a norm")
-            router = _either(block, "gate", "router")
-            experts = ctypes.addressof(self._mixture(router, block.experts))
-            used |= {id(value) for value in (router.weight, block.experts.gate_up_proj, block.experts.down_proj)}
+            mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
+            experts = ctypes.addressof(mixed)
+            used |= {id(value) for value in parameters}
+            self._mixtures.append(mixed)
         for name, value in layer.named_parameters():
             _require(id(value) in used or ".lora_" in name, f"a layer with {name}")
         return Layer(
@@ -184,25 +172,6 @@ class Structure:
             angles=angles,
             **{name: self._norm(module) for name, module in norms.items()},
         )
-
-    def _mixture(self, router: Any, experts: Any) -> Mixture:
-        """Where the experts' matrices are three-dimensional: [experts, 2 * inner, hidden], [experts, hidden, inner]."""
-        _require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
-        turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
-        _require(not turned, "experts whose matrices lie otherwise")
-        count, hidden, inner = experts.down_proj.shape
-        _require(experts.gate_up_proj.shape == (count, 2 * inner, hidden), "experts whose matrices lie otherwise")
-        _require(router.weight.shape == (count, hidden) and router.top_k <= count, "a router of other experts")
-        kinds = {weight.dtype for weight in (router.weight, experts.gate_up_proj, experts.down_proj)}
-        _require(kinds <= {self.dtype}, f"experts in {' and '.join(map(str, kinds))}")
-        gated = (part for merged in experts.gate_up_proj for part in merged.chunk(2))
-        matrices = [self._weights(one) for each in zip(gated, gated, experts.down_proj) for one in each]
-        made = (Matrix * len(matrices))(*matrices)
-        whole = getattr(router, "norm_topk_prob", True)
-        mixture = Mixture(self._weights(router.weight), ctypes.addressof(made), count, router.top_k, inner, whole)
-        self._held.append(made)
-        self._mixtures.append(mixture)
-        return mixture
 
     def _matrix(self, rows: Rows) -> Matrix:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
@@ -311,7 +280,7 @@ def _perceptron(layer: Any) -> Any:
 
 
 def _rows(layer: Any) -> list[Rows | None]:
-    """In decoder.c's order: query, key, value, out, gate, up, down."""
+    """In decoder.c's order: query, key, value, out, gate, up, down, and how much of what these give is added."""
     attention, perceptron = layer.self_attn, _perceptron(layer)
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
@@ -320,15 +289,19 @@ def _rows(layer: Any) -> list[Rows | None]:
         attended = [Rows(merged, end - count, count) for end, count in zip(ends, size)]
     else:
         attended = [_whole_of(linear) for linear in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    amount = None
     if hasattr(perceptron, "experts"):
-        return [*attended, _whole_of(attention.o_proj), None, None, None]
+        perceptron, amount = shared(perceptron)
+    if perceptron is None:
+        return [*attended, _whole_of(attention.o_proj), None, None, None, None]
     if hasattr(perceptron, "gate_up_proj"):
         merged = _base(perceptron.gate_up_proj)
         inner = merged.out_features // 2
         gated = [Rows(merged, 0, inner), Rows(merged, inner, inner)]
     else:
         gated = [_whole_of(perceptron.gate_proj), _whole_of(perceptron.up_proj)]
-    return [*attended, _whole_of(attention.o_proj), *gated, _whole_of(perceptron.down_proj)]
+    given = [_whole_of(perceptron.down_proj), None if amount is None else _whole_of(amount)]
+    return [*attended, _whole_of(attention.o_proj), *gated, *given]
 
 
 def _whole_of(linear: Any) -> Rows:
@@ -373,16 +346,6 @@ def _epsilon(norm: Any) -> float:
     return float(_either(norm, "variance_epsilon", "eps"))
 
 
-def _either(of: Any, name: str, other: str) -> Any:
-    """What its own code calls by one of two names."""
-    return getattr(of, name) if hasattr(of, name) else getattr(of, other)
-
-
 def _base(linear: Any) -> Any:
     """The layer itself, whatever peft has put around it."""
     return getattr(linear, "base_layer", linear)
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise Unknown(what)
