@@ -106,12 +106,14 @@ static const char *packed(state *s, const matrix *next, const char *from, int64_
     return from;
 }
 
-/* Normalized rows as input of matrices, of which `first` is the first. `branch_norm` is that of the branch before. */
+/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first. `branch_norm` is that of
+ * the branch before. */
 static void norm_rows(state *s, const float *branch_norm, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         settle(s, r, branch_norm);
-        normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
+        if (weight) normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
+        else memcpy(s->plain + r * hidden, s->stream + r * hidden, 4 * hidden);
         prepare(kind, s->plain + r * hidden, s->input + r * hidden * INPUT_BYTES(kind), hidden);
     }
     meet(begin_of(first));
@@ -165,9 +167,22 @@ static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
           remembered(s, r, at, 1, head) + position * row_bytes, m->size);
 }
 
-/* The same for all rows. */
+/* Norms of a row's queries, and of its keys, over all heads. */
+static void norm_heads(state *s, const layer *l) {
+    const decoder *m = s->model;
+    const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        float *q = s->queries + r * queries, *k = s->keys + r * keys;
+        normalized(q, l->queries_norm, queries, m->query_epsilon, q);
+        normalized(k, l->keys_norm, keys, m->query_epsilon, k);
+    }
+    meet((soon){0});
+}
+
+/* All heads of all rows. */
 static void place_rows(state *s, int64_t at) {
     const int64_t units = s->model->heads + s->model->key_heads;
+    if (s->model->layers[at].queries_norm) norm_heads(s, &s->model->layers[at]);
     for (int64_t p, some; (some = take(s->asked->rows * units, units, &p));)
         for (const int64_t end = p + some; p < end; p++) place_head(s, at, p / units, p % units);
     meet(begin_of(&s->model->layers[at].matrices[OUT]));
@@ -295,7 +310,7 @@ static void run(void *argument, unsigned thread) {
         norm_rows(s, l->attended, l->after, entry);
         if (l->experts) {
             const matrix *gate = &l->matrices[GATE];
-            mixed(s, l->experts, gate->weight ? gate : after, own);
+            mixed(s, l->experts, l->perceived, gate->weight ? gate : after, own);
             if (!gate->weight) continue;
             if (gate->kind != entry->kind) prepare_rows(s, s->plain, NULL, s->input, gate);
         }

@@ -139,8 +139,8 @@ INLINE int portion_of(const choices *c, const mixture *mix, int64_t out, int64_t
     return 1;
 }
 
-/* stream += what the experts of each row give */
-static void mixed(state *s, const mixture *mix, const matrix *next, float *own) {
+/* stream += what the experts of each row give; or that into `plain`, where it has a norm of its own */
+static void mixed(state *s, const mixture *mix, const float *branch_norm, const matrix *next, float *own) {
     const int64_t hidden = s->model->hidden, rows = s->asked->rows, inner = mix->inner;
     const int64_t kind = mix->router.kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
     choices *c = &s->mixture;
@@ -177,9 +177,11 @@ static void mixed(state *s, const mixture *mix, const matrix *next, float *own) 
         }
     meet(begin_of(next));
     for (int64_t r = piece(); r < rows; r = piece()) {
-        float *to = s->stream + r * hidden;
+        float *to = (branch_norm ? s->plain : s->stream) + r * hidden;
+        const float scale = branch_norm ? 1 : s->model->branch_scale;
+        if (branch_norm) memset(to, 0, 4 * hidden);
         for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++) {
-            const float *from = c->given + c->places[i] * hidden, weight = c->weights[i] * s->model->branch_scale;
+            const float *from = c->given + c->places[i] * hidden, weight = c->weights[i] * scale;
             for (int64_t o = 0; o < hidden; o++) to[o] += weight * from[o];
         }
     }

@@ -30,9 +30,10 @@ enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, MATRICES };
 typedef struct {
     matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
     const mixture *experts;             /* or null; the perceptron beside it is of all rows */
-    const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden] */
+    const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
     const float *query_norm, *key_norm; /* [size] or null */
+    const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
     int64_t window;                     /* tokens that are seen, 0 for all */
     int64_t angles;                     /* which of the tables of rotary positions */
 } layer;

@@ -25,6 +25,7 @@ from bainmarie_worker.packed_linear import Int8Linear
 FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
+    *("olmoe", "olmo2", "olmo3", "flex_olmo"),
 )
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -33,6 +34,7 @@ _BRANCH_NORMS = {
     "after": "pre_feedforward_layernorm",
     "perceived": "post_feedforward_layernorm",
 }
+_LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
 _MATRICES = 8
 _STEADY = ("default", "linear", "llama3", "yarn")
 """Rotary positions whose angles do not depend on how long a sequence is."""
@@ -53,7 +55,8 @@ class Layer(ctypes.Structure):
     _fields_ = (
         ("matrices", Matrix * _MATRICES),
         ("experts", _pointer),
-        *((name, _pointer) for name in ("before", "after", "attended", "perceived", "query_norm", "key_norm")),
+        *((name, _pointer) for name in ("before", "after", "attended", "perceived")),
+        *((name, _pointer) for name in ("query_norm", "key_norm", "queries_norm", "keys_norm")),
         *((name, _whole) for name in ("window", "angles")),
     )
 
@@ -107,6 +110,7 @@ class Structure:
         self.tokens = len(embeddings)
         _require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
         _require(not getattr(config, "use_bidirectional_attention", False), "attention in both directions")
+        _require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
         matrices = self._made[0].matrices
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
@@ -149,16 +153,12 @@ class Structure:
             kinds = {matrices[place].kind for place in group if rows[place]}
             _require(len(kinds) <= 1, "layers with one input in several kinds of weights")
         _require(not (matrices[7].weight and matrices[6].bias), "a bias that counts in part")
-        places = _BRANCH_NORMS if hasattr(layer, "pre_feedforward_layernorm") else _NORMS
-        norms = {name: getattr(layer, place) for name, place in places.items()}
-        for name, place in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
-            if getattr(attention, place, None) is not None:
-                norms[name] = getattr(attention, place)
+        norms = _norms(layer) | _head_norms(attention, matrices)
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
         experts = None
         if hasattr(block, "experts"):
-            _require(places is _NORMS, "experts before a norm")
+            _require(not ("perceived" in norms and rows[4]), "experts and a shared one before a norm")
             mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
             experts = ctypes.addressof(mixed)
             used |= {id(value) for value in parameters}
@@ -277,6 +277,26 @@ def _window(attention: Any, config: Any) -> int | None:
 
 def _perceptron(layer: Any) -> Any:
     return _either(layer, "mlp", "block_sparse_moe")
+
+
+def _norms(layer: Any) -> dict[str, Any]:
+    """A layer's norms by decoder.c's names, which its own code calls in one of several ways."""
+    for places in (_BRANCH_NORMS, _NORMS, _LATE_NORMS):
+        if all(hasattr(layer, place) for place in places.values()):
+            return {name: getattr(layer, place) for name, place in places.items()}
+    raise Unknown("layers with other norms")
+
+
+def _head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
+    """Those of queries and keys: of each head, or of all heads together."""
+    found = {name: getattr(attention, name, None) for name in ("q_norm", "k_norm")}
+    if found["q_norm"] is None and found["k_norm"] is None:
+        return {}
+    sizes = [norm.weight.numel() for norm in found.values()]
+    if sizes == [attention.head_dim] * 2:
+        return {"query_norm": found["q_norm"], "key_norm": found["k_norm"]}
+    _require(sizes == [matrix.outputs for matrix in matrices[:2]], "norms of some heads")
+    return {"queries_norm": found["q_norm"], "keys_norm": found["k_norm"]}
 
 
 def _rows(layer: Any) -> list[Rows | None]:
