@@ -149,6 +149,16 @@ INLINE void rotate(float *restrict x, const float *restrict cosines, const float
     }
 }
 
+/* The same where neighbouring numbers turn together. */
+INLINE void rotate_neighbours(float *restrict x, const float *restrict cosines, const float *restrict sines,
+                              int64_t rotary) {
+    for (int64_t i = 0; i < rotary / 2; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = a * cosines[i] - b * sines[i];
+        x[2 * i + 1] = b * cosines[i] + a * sines[i];
+    }
+}
+
 /* Norm and rotation of one head of a row's queries, or of its keys: a new key and value go to their places. */
 static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const decoder *m = s->model;
@@ -158,9 +168,14 @@ static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const int64_t head = is_key ? u - m->heads : u;
     float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : s->queries + (r * m->heads + head) * m->size;
     const float *norm = is_key ? l->key_norm : l->query_norm;
-    if (norm) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (norm && !m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
     const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
-    rotate(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
+    (m->neighbours ? rotate_neighbours : rotate)(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
+    if (norm && m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (!is_key && m->known && position >= m->known) {
+        const float by = 1.0f + m->growth * logf(1.0f + (float)(position / m->known));
+        for (int64_t i = 0; i < m->size; i++) x[i] *= by;
+    }
     if (!is_key) return;
     store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
     store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,

@@ -23,12 +23,12 @@ class Mixture(ctypes.Structure):
     )
 
 
-def shared(block: Any) -> tuple[Any, Any]:
-    """The perceptron beside the experts, and the layer that tells how much of it is added: whose sigmoid. Both or one
-    of them may be missing."""
-    return getattr(block, "shared_experts", getattr(block, "shared_expert", None)), getattr(
-        block, "shared_expert_gate", None
-    )
+def shared(layer: Any, block: Any) -> tuple[Any, Any]:
+    """The perceptron beside a block's experts, and what tells how much of it is added, by a logistic function. None for
+    each that is missing."""
+    places = (block, "shared_expert"), (block, "shared_experts"), (layer, "shared_mlp")
+    found = (getattr(of, name, None) for of, name in places)
+    return next((one for one in found if one is not None), None), getattr(block, "shared_expert_gate", None)
 
 
 def mixture(

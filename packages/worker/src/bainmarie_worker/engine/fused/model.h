@@ -45,7 +45,11 @@ typedef struct {
     matrix head;
     int64_t count, hidden, inner, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
+    int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
+    int64_t turned_first; /* 1 where norms of queries and keys come after that */
+    int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
     float epsilon, query_epsilon, scaling;
+    float growth;
     float embedding_scale, branch_scale, logit_scale; /* factors of embeddings, of what is added, and of logits */
     float score_cap, logit_cap; /* cap * tanh(x / cap) in place of x; 0 for none */
 } decoder;

@@ -25,7 +25,8 @@ from bainmarie_worker.packed_linear import Int8Linear
 FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
-    *("olmoe", "olmo2", "olmo3", "flex_olmo"),
+    *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
+    *("hunyuan_v1_dense", "granitemoeshared"),
 )
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -34,10 +35,18 @@ _BRANCH_NORMS = {
     "after": "pre_feedforward_layernorm",
     "perceived": "post_feedforward_layernorm",
 }
+_GLM_NORMS = {
+    "before": "input_layernorm",
+    "attended": "post_self_attn_layernorm",
+    "after": "post_attention_layernorm",
+    "perceived": "post_mlp_layernorm",
+}
 _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
 _MATRICES = 8
-_STEADY = ("default", "linear", "llama3", "yarn")
+_STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha")
 """Rotary positions whose angles do not depend on how long a sequence is."""
+_NEIGHBOURS = ("glm", "glm4", "helium")
+"""Families whose rotary positions turn neighbouring numbers together."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _RANKS = 16
@@ -68,7 +77,8 @@ class Decoder(ctypes.Structure):
         *((name, _whole) for name in ("count", "hidden", "inner", "heads", "key_heads", "size", "rotary")),
         *((name, _whole) for name in ("embeddings_kind", "cache_kind", "activation")),
         *((name, _whole) for name in ("experts", "chosen", "expert_inner")),
-        *((name, _real) for name in ("epsilon", "query_epsilon", "scaling")),
+        *((name, _whole) for name in ("neighbours", "turned_first", "known")),
+        *((name, _real) for name in ("epsilon", "query_epsilon", "scaling", "growth")),
         *((name, _real) for name in ("embedding_scale", "branch_scale", "logit_scale", "score_cap", "logit_cap")),
     )
 
@@ -112,6 +122,7 @@ class Structure:
         _require(not getattr(config, "use_bidirectional_attention", False), "attention in both directions")
         _require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
         matrices = self._made[0].matrices
+        known, growth = _growth(config) if family[2] == "ministral3" else (0, 0.0)
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, _pointer),
@@ -132,8 +143,12 @@ class Structure:
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
             epsilon=_epsilon(body.norm),
-            query_epsilon=_epsilon(first.q_norm) if hasattr(first, "q_norm") else 0.0,
+            neighbours=family[2] in _NEIGHBOURS,
+            turned_first=hasattr(first, "query_layernorm"),
+            known=known,
+            query_epsilon=next(map(_epsilon, _of_heads(first)), 0.0),
             scaling=first.scaling,
+            growth=growth,
             embedding_scale=embedding_scale,
             branch_scale=branch_scale,
             logit_scale=logit_scale,
@@ -264,8 +279,16 @@ def _activation(function: Any) -> int:
     raise Unknown(f"the activation {type(function).__name__}")
 
 
+def _growth(config: Any) -> tuple[int, float]:
+    """The positions after which queries grow, and by how much."""
+    told = config.rope_parameters
+    return int(told["original_max_position_embeddings"]), float(told["llama_4_scaling_beta"])
+
+
 def _window(attention: Any, config: Any) -> int | None:
     """Tokens that a layer sees; None for all."""
+    if not getattr(attention, "is_sliding", True):
+        return None
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window  # type: ignore[no-any-return]
     window: int | None = (
@@ -281,7 +304,7 @@ def _perceptron(layer: Any) -> Any:
 
 def _norms(layer: Any) -> dict[str, Any]:
     """A layer's norms by decoder.c's names, which its own code calls in one of several ways."""
-    for places in (_BRANCH_NORMS, _NORMS, _LATE_NORMS):
+    for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS):
         if all(hasattr(layer, place) for place in places.values()):
             return {name: getattr(layer, place) for name, place in places.items()}
     raise Unknown("layers with other norms")
@@ -289,14 +312,20 @@ def _norms(layer: Any) -> dict[str, Any]:
 
 def _head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
     """Those of queries and keys: of each head, or of all heads together."""
-    found = {name: getattr(attention, name, None) for name in ("q_norm", "k_norm")}
-    if found["q_norm"] is None and found["k_norm"] is None:
-        return {}
-    sizes = [norm.weight.numel() for norm in found.values()]
-    if sizes == [attention.head_dim] * 2:
-        return {"query_norm": found["q_norm"], "key_norm": found["k_norm"]}
+    norms = _of_heads(attention)
+    sizes = [norm.weight.numel() for norm in norms]
+    if sizes == [attention.head_dim] * len(sizes):
+        return dict(zip(("query_norm", "key_norm"), norms))
     _require(sizes == [matrix.outputs for matrix in matrices[:2]], "norms of some heads")
-    return {"queries_norm": found["q_norm"], "keys_norm": found["k_norm"]}
+    return dict(zip(("queries_norm", "keys_norm"), norms))
+
+
+def _of_heads(attention: Any) -> list[Any]:
+    """The norms of queries and of keys; empty where it has none."""
+    found = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "query_layernorm", "key_layernorm")]
+    norms = [norm for norm in found if norm is not None]
+    _require(len(norms) in (0, 2), "norms of queries or of keys alone")
+    return norms
 
 
 def _rows(layer: Any) -> list[Rows | None]:
@@ -311,16 +340,16 @@ def _rows(layer: Any) -> list[Rows | None]:
         attended = [_whole_of(linear) for linear in (attention.q_proj, attention.k_proj, attention.v_proj)]
     amount = None
     if hasattr(perceptron, "experts"):
-        perceptron, amount = shared(perceptron)
+        perceptron, amount = shared(layer, perceptron)
     if perceptron is None:
         return [*attended, _whole_of(attention.o_proj), None, None, None, None]
-    if hasattr(perceptron, "gate_up_proj"):
-        merged = _base(perceptron.gate_up_proj)
+    if hasattr(perceptron, "gate_up_proj") or hasattr(perceptron, "input_linear"):
+        merged = _base(_either(perceptron, "gate_up_proj", "input_linear"))
         inner = merged.out_features // 2
         gated = [Rows(merged, 0, inner), Rows(merged, inner, inner)]
     else:
         gated = [_whole_of(perceptron.gate_proj), _whole_of(perceptron.up_proj)]
-    given = [_whole_of(perceptron.down_proj), None if amount is None else _whole_of(amount)]
+    given = [_whole_of(_either(perceptron, "down_proj", "output_linear")), None if amount is None else _whole_of(amount)]
     return [*attended, _whole_of(attention.o_proj), *gated, *given]
 
 
@@ -343,8 +372,15 @@ def _rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[in
         kinds = list(rotary.layer_types)
         made: list[Callable[..., Any]] = [functools.partial(rotary, layer_type=kind) for kind in kinds]
         return made, [kinds.index(kind) for kind, _ in zip(types, body.layers)]
-    without = [int(not getattr(layer.self_attn, "use_rope", True)) for layer in body.layers]
+    without = [int(not _turns(layer.self_attn, config)) for layer in body.layers]
     return [rotary, functools.partial(_unturned, rotary)][: 1 + max(without)], without
+
+
+def _turns(attention: Any, config: Any) -> bool:
+    """Whether a layer turns its queries and keys by their positions."""
+    if config.model_type == "exaone4":
+        return attention.sliding_window is None or bool(attention.is_sliding)
+    return bool(getattr(attention, "use_rope", True))
 
 
 def _unturned(rotary: Any, *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
