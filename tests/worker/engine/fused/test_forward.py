@@ -131,7 +131,9 @@ def test_a_token_beyond_the_vocabulary_is_an_error_of_its_pass():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["phi3", "gemma3_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"])
+@pytest.mark.parametrize(
+    "name", ["phi3", "gemma3_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"]
+)
 def test_an_adapter_where_matrices_are_merged_or_branches_have_norms_or_there_are_experts(name, tmp_path):
     """Beside the base, in the same passes."""
     from peft import LoraConfig, get_peft_model

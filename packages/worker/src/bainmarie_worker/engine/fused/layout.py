@@ -1,4 +1,4 @@
-"""What descriptions of a model's parts have in common: how decoder.c is told of a matrix, and of what it does not know."""
+"""What descriptions of a model's parts have in common: how decoder.c is told of a matrix, and what it does not know."""
 
 from __future__ import annotations
 

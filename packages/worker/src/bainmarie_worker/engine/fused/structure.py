@@ -349,7 +349,10 @@ def _rows(layer: Any) -> list[Rows | None]:
         gated = [Rows(merged, 0, inner), Rows(merged, inner, inner)]
     else:
         gated = [_whole_of(perceptron.gate_proj), _whole_of(perceptron.up_proj)]
-    given = [_whole_of(_either(perceptron, "down_proj", "output_linear")), None if amount is None else _whole_of(amount)]
+    given = [
+        _whole_of(_either(perceptron, "down_proj", "output_linear")),
+        None if amount is None else _whole_of(amount),
+    ]
     return [*attended, _whole_of(attention.o_proj), *gated, *given]
 
 
