@@ -170,7 +170,9 @@ static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const float *norm = is_key ? l->key_norm : l->query_norm;
     if (norm && !m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
     const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
-    (m->neighbours ? rotate_neighbours : rotate)(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
+    const float *cosines = s->asked->cosines + angle, *sines = s->asked->sines + angle;
+    if (m->neighbours) rotate_neighbours(x, cosines, sines, m->rotary);
+    else rotate(x, cosines, sines, m->rotary);
     if (norm && m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
     if (!is_key && m->known && position >= m->known) {
         const float by = 1.0f + m->growth * logf(1.0f + (float)(position / m->known));

@@ -26,7 +26,7 @@ FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
-    *("hunyuan_v1_dense", "granitemoeshared"),
+    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5"),
 )
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -45,7 +45,7 @@ _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedfo
 _MATRICES = 8
 _STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha")
 """Rotary positions whose angles do not depend on how long a sequence is."""
-_NEIGHBOURS = ("glm", "glm4", "helium")
+_NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
