@@ -61,6 +61,15 @@ _ALTERNATING: dict[str, Any] = {"sliding_window": 8, "layer_types": ["sliding_at
 _UNTIED = {"tie_word_embeddings": False}
 """Else a tiny Gemma, whose embeddings are scaled up, repeats its last token for ever."""
 _RECURRENT = ("recurrent state", "apart")
+_DELTA: dict[str, Any] = {
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 64,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "num_hidden_layers": 3,
+}
 
 ARCHITECTURES = (
     _fused("llama", num_attention_heads=2, num_key_value_heads=1),
@@ -97,6 +106,33 @@ ARCHITECTURES = (
             **_UNTIED,
         },
         path="fused",
+    ),
+    _fused("qwen3_5_text", **_DELTA),
+    Architecture(
+        "qwen3_5",
+        {
+            "text_config": {
+                **_SIZES,
+                "head_dim": 32,
+                **_DELTA,
+                "linear_conv_kernel_dim": 3,
+                "linear_num_value_heads": 2,
+            },
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "depth": 1,
+                "num_heads": 2,
+                "out_hidden_size": 64,
+            },
+        },
+        path="fused",
+    ),
+    _fused(
+        "qwen3_5_moe_text",
+        shared_expert_intermediate_size=64,
+        **_DELTA,
+        **{**_EXPERTS, "num_experts_per_tok": 3},
     ),
     _fused(
         "qwen3_moe",
@@ -279,6 +315,12 @@ CAPTURED = tuple(
     if known.path == "packed" and known.name in ("llama", "gemma2", "gpt_oss", "qwen3_moe", "deepseek_v3")
 )
 """By the way of CUDA devices; see `captured_way`."""
+APART = tuple(
+    replace(known, path="apart", why="the option path is apart")
+    for known in ARCHITECTURES
+    if known.name == "qwen3_5_text"
+)
+"""By a way that is not their best one."""
 
 BY_GENERATE = (
     Architecture(
@@ -316,6 +358,8 @@ def make(known: Architecture) -> Any:
     for name, weights in model.named_parameters():
         if weights.dim() > 1 and "A_log" not in name:
             torch.nn.init.normal_(weights, std=_SPREAD)
+        if name.endswith("linear_attn.A_log"):
+            torch.nn.init.uniform_(weights, -5, 0)  # else it would forget each token at once
     chance = torch.Generator().manual_seed(1)
     for name, numbers in (*model.named_parameters(), *model.named_buffers()):
         if name.endswith(("norm.weight", "proj.bias", "e_score_correction_bias")):

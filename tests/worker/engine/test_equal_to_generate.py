@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.worker.engine.architectures import ARCHITECTURES, CAPTURED, make
+from tests.worker.engine.architectures import APART, ARCHITECTURES, CAPTURED, make
 from tests.worker.engine.driving import (
+    CPU,
     Heard,
     Watched,
     batch,
@@ -20,6 +21,8 @@ from tests.worker.engine.driving import (
     way,
 )
 
+from bainmarie_worker.engine.ways import best_way
+
 LENGTHS = (1, 2, 5, 9, 17, 33, 60, 21)
 TOKENS = 12
 
@@ -30,7 +33,10 @@ class Pot:
     def __init__(self, known):
         self.known = known
         self.reference = make(known)
-        self.forward = captured_way(make(known)) if known.path == "captured" else way(make(known))
+        if known in APART:
+            self.forward = best_way(make(known), CPU, known.path)
+        else:
+            self.forward = captured_way(make(known)) if known.path == "captured" else way(make(known))
         self._answers = {}
 
     def watched(self):
@@ -47,7 +53,7 @@ class Pot:
             assert stream.tokens == self.answer(stream.sequence.prompt, stream.sequence.max_tokens)
 
 
-@pytest.fixture(scope="module", params=(*ARCHITECTURES, *CAPTURED), ids=lambda known: known.title)
+@pytest.fixture(scope="module", params=(*ARCHITECTURES, *CAPTURED, *APART), ids=lambda known: known.title)
 def pot(request):
     return Pot(request.param)
 

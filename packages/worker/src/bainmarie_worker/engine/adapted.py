@@ -44,6 +44,10 @@ class Adapted:
     def independent(self, adapter: Adapter) -> bool:
         return independent(self._forward, adapter)
 
+    def applies(self, adapter: Adapter) -> bool:
+        """Whether the model can be computed with a loaded adapter."""
+        return not isinstance(self._forward, Fused) or self._forward.applies(adapter)
+
     def free(self) -> None:
         self._forward.free()
 

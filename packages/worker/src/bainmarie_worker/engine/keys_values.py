@@ -61,7 +61,7 @@ class KeysValues:
         self.length = length
         return True
 
-    def copy(self, length: int) -> KeysValues:
+    def copy(self, length: int) -> KeysValues | None:
         """The first `length` tokens, apart from this one."""
         twin = KeysValues()
         twin._capacity = capacity_for(length + 1, 0)

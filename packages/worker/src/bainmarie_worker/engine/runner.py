@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
 import torch
 
@@ -14,6 +15,7 @@ from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.captured.forward import Captured
 from bainmarie_worker.engine.cores import Cores
 from bainmarie_worker.engine.engine import Report, Tokenizer
+from bainmarie_worker.engine.fused.forward import HINT
 from bainmarie_worker.engine.library import Library
 from bainmarie_worker.engine.linears import Prepacking
 from bainmarie_worker.engine.memory import Forward, Part
@@ -47,6 +49,7 @@ class TransformersRunner:
         forward = best_way(loaded.model, loaded.device, options.path)
         mix = not isinstance(forward, str) and forward.packs
         self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle)
+        self._applies: Callable[[str], bool] = lambda path: True
         if isinstance(forward, str):
             self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
             self._loop.warm()
@@ -55,6 +58,7 @@ class TransformersRunner:
             if isinstance(forward, Captured):
                 cache_bytes = forward.make_room(cache_bytes)
             adapted = Adapted(forward, self._adapters)
+            self._applies = adapted.applies
             self._loop = Batch(adapted, loaded.end_ids, self._sampler, self._described, cache_bytes, options.speculate)
             way, why = forward.path, forward.why
             _warm(forward)
@@ -82,7 +86,7 @@ class TransformersRunner:
         adapter = stream.sequence.adapter
         try:
             if adapter is not None:
-                self._adapters.load(adapter, lambda step: None)
+                self.load_adapter(adapter, lambda step: None)
         except LoadError as error:
             stream.put(error.as_request_error())
             return
@@ -109,6 +113,13 @@ class TransformersRunner:
 
     def load_adapter(self, path: str, report: Report) -> None:
         self._adapters.load(path, report)
+        if not self._applies(path):
+            self._adapters.unload(path)
+            raise LoadError(
+                "adapter_unsupported",
+                f"the adapter {path} is more than LoRA on layers that compiled code knows, which computes this model",
+                HINT,
+            )
 
     def unload_adapter(self, path: str) -> None:
         self._loop.forget(path)

@@ -27,7 +27,7 @@ def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | 
         found = _found(model, device, wish) if short else None
     if isinstance(found, Fused):
         found = found.of_whole(model)
-    elif found is None or isinstance(found, str) or not found.packs:  # what fails there may be the shortening
+    if found is None or isinstance(found, str) or not found.packs:  # what fails there may be the shortening
         found = _found(model, device, wish)
     if isinstance(found, str) and wish != "auto":
         raise LoadError("bad_option", f"this model cannot go the path {wish}: {found}", "Take the option path away.")
@@ -49,6 +49,11 @@ def _found(model: Any, device: torch.device, wish: str) -> Forward | str:
                 model.set_attn_implementation(before)
             return found
         why = fast
+    if wish in ("auto", "fused") and device.type == "cpu":
+        alone = fused(model, None, reference)
+        if not isinstance(alone, str):
+            return alone
+        why = f"{why}; not fused: {alone}" if wish == "auto" else alone
     if wish in ("auto", "apart"):
         own = apart(model, device, reference, why)
         if not isinstance(own, str):

@@ -9,8 +9,12 @@
 static char *remembered(const state *s, int64_t row, int64_t at, int value, int64_t head) {
     const decoder *m = s->model;
     const sequence *owner = &s->asked->sequences[s->asked->owners[row]];
-    const int64_t place = ((at * 2 + value) * m->key_heads + head) * owner->capacity;
+    const int64_t place = ((m->layers[at].place * 2 + value) * m->key_heads + head) * owner->capacity;
     return (char *)owner->block + place * m->size * WEIGHT_BYTES(m->cache_kind);
+}
+
+INLINE float *query_of(const state *s, int64_t row, int64_t head) {
+    return s->queries + (row * s->model->heads + head) * s->model->query_size;
 }
 
 static void store(int64_t kind, const float *from, char *to, int64_t count) {
@@ -242,7 +246,7 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
     char *x = (char *)(weight + padded), *packed = x + 4 * padded * size;
     float *turned = (float *)(((uintptr_t)(packed + 4 * padded * size) + 63) / 64 * 64);
     for (int64_t q = 0; q < queries; q++) {
-        const float *query = s->queries + ((first + q / group) * m->heads + head * group + q % group) * size;
+        const float *query = query_of(s, first + q / group, head * group + q % group);
         prepare(kind, query, x + q * size * INPUT_BYTES(kind), size);
         most[q] = -INFINITY;
         weight[q] = 0;
@@ -295,4 +299,14 @@ static void attention(state *s, int64_t at, float *own) {
     for (int64_t p = piece(); p < s->shares * heads; p = piece())
         attend(s, at, s->starts[p / heads], s->starts[p / heads + 1], p % heads, own);
     meet(begin_of(&s->model->layers[at].matrices[OUT]));
+}
+
+/* The gates that stand behind a row's queries, on what its heads saw. */
+static void gate_queries(state *s, int64_t r) {
+    const int64_t size = s->model->size;
+    for (int64_t h = 0; h < s->model->heads; h++) {
+        const float *gate = query_of(s, r, h) + size;
+        float *x = s->seen + (r * s->model->heads + h) * size;
+        for (int64_t i = 0; i < size; i += LANES) *(floats *)(x + i) /= 1.0f + exponential(-*(floats *)(gate + i));
+    }
 }

@@ -10,12 +10,25 @@
 #include <stdlib.h>
 
 #include "attention.h"
+#include "delta.h"
 #include "experts.h"
 
+/* The most inputs of any matrix. */
 static int64_t widest(const decoder *m) {
     int64_t most = m->hidden;
-    if (m->inner > most) most = m->inner;
-    if (m->heads * m->size > most) most = m->heads * m->size;
+    for (int64_t i = 0; i < m->count * MATRICES; i++) {
+        const int64_t in = m->layers[i / MATRICES].matrices[i % MATRICES].in;
+        most = in > most ? in : most;
+    }
+    return most;
+}
+
+static int64_t most_outputs(const decoder *m, int which) {
+    int64_t most = 0;
+    for (int64_t at = 0; at < m->count; at++) {
+        const int64_t out = m->layers[at].matrices[which].out;
+        most = out > most ? out : most;
+    }
     return most;
 }
 
@@ -120,20 +133,21 @@ static void norm_rows(state *s, const float *branch_norm, const float *weight, c
 }
 
 static void project(state *s, int64_t at, char *room) {
-    static const int which[] = {QUERY, KEY, VALUE};
+    static const int which[TOGETHER] = {QUERY, KEY, VALUE, DECAY};
     const layer *l = &s->model->layers[at];
-    float *to[] = {s->queries, s->keys, s->values};
-    int64_t end[3], all = 0, first;
-    for (int m = 0; m < 3; m++) end[m] = all += (l->matrices[which[m]].out + UNIT - 1) / UNIT;
-    reduce(s, at, which, 3, s->plain);
+    const int count = l->recurrent ? 4 : 3;
+    float *to[] = {s->queries, s->keys, s->values, s->decays};
+    int64_t end[TOGETHER], all = 0, first;
+    for (int m = 0; m < count; m++) end[m] = all += (l->matrices[which[m]].out + UNIT - 1) / UNIT;
+    reduce(s, at, which, count, s->plain);
     const char *x = packed(s, &l->matrices[QUERY], s->input, s->asked->rows);
     for (int64_t some; (some = take(all, PIECE / UNIT, &first));)
-        for (int m = 0; m < 3; m++) {
+        for (int m = 0; m < count; m++) {
             const matrix *w = &l->matrices[which[m]];
             const int64_t begin = m ? end[m - 1] : 0, from = (first > begin ? first - begin : 0) * UNIT;
             const int64_t until = (first + some - begin) * UNIT, last = until < w->out ? until : w->out;
             if (from >= last) continue;
-            multiply(w, from, last, x, s->asked->rows, to[m] + from, w->out, room);
+            multiply(w, from, last, by_tiles(w) ? x : s->input, s->asked->rows, to[m] + from, w->out, room);
             completed(s, at, which[m], m, w, from, last, to[m] + from, w->out);
         }
     meet(begin_of(&l->matrices[OUT]));
@@ -166,7 +180,7 @@ static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const int64_t row_bytes = m->size * WEIGHT_BYTES(m->cache_kind), position = s->asked->positions[r];
     const int is_key = u >= m->heads;
     const int64_t head = is_key ? u - m->heads : u;
-    float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : s->queries + (r * m->heads + head) * m->size;
+    float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : query_of(s, r, head);
     const float *norm = is_key ? l->key_norm : l->query_norm;
     if (norm && !m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
     const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
@@ -205,13 +219,18 @@ static void place_rows(state *s, int64_t at) {
     meet(begin_of(&s->model->layers[at].matrices[OUT]));
 }
 
-/* Rows of what attention or the perceptron gave, made input of the next matrix; or, with `amounts`, a part of each. */
-static void prepare_rows(state *s, float *from, const float *amounts, char *to, const matrix *next) {
-    const int64_t count = next->in, kind = next->kind;
+INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *next) {
+    prepare(next->kind, from + r * next->in, to + r * next->in * INPUT_BYTES(next->kind), next->in);
+}
+
+/* Rows of what attention or a recurrent layer gave, made input of the next matrix. */
+static void prepare_seen(state *s, const layer *l) {
+    const decoder *m = s->model;
+    const matrix *next = &l->matrices[OUT];
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        const float part = amounts ? 1.0f / (1.0f + expf(-amounts[r])) : 1.0f;
-        for (int64_t i = 0; amounts && i < count; i++) from[r * count + i] *= part;
-        prepare(kind, from + r * count, to + r * count * INPUT_BYTES(kind), count);
+        if (l->recurrent) gate_heads(s, l->recurrent, r);
+        else if (m->query_size > m->size) gate_queries(s, r);
+        prepare_row(r, s->seen, s->input, next);
     }
     meet(begin_of(next));
 }
@@ -232,6 +251,12 @@ static void add(state *s, int64_t at, int which, const float *branch_norm, const
         for (int64_t r = 0; r < rows && !branch_norm; r++)
             for (int64_t o = first; o < last; o++) s->stream[r * hidden + o] += scale * own[r * PIECE + o - first];
     }
+    meet(begin_of(next));
+}
+
+/* Normalized rows as input of a matrix of another kind than that which they were prepared for. */
+static void prepare_again(state *s, const matrix *next) {
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) prepare_row(r, s->plain, s->input, next);
     meet(begin_of(next));
 }
 
@@ -259,7 +284,12 @@ static void perceptron(state *s, int64_t at, float *own, char *room) {
             }
     }
     meet(begin_of(&l->matrices[DOWN]));
-    prepare_rows(s, s->seen, amount->weight ? s->amounts : NULL, s->second, &l->matrices[DOWN]);
+    for (int64_t r = piece(); r < rows; r = piece()) {
+        const float part = amount->weight ? logistic(s->amounts[r]) : 1;
+        for (int64_t i = r * gate->out; amount->weight && i < (r + 1) * gate->out; i++) s->seen[i] *= part;
+        prepare_row(r, s->seen, s->second, &l->matrices[DOWN]);
+    }
+    meet(begin_of(&l->matrices[DOWN]));
 }
 
 static void begin(state *s) {
@@ -320,16 +350,20 @@ static void run(void *argument, unsigned thread) {
         const matrix *entry = l->experts ? &l->experts->router : &l->matrices[GATE];
         norm_rows(s, at ? l[-1].perceived : NULL, l->before, &l->matrices[QUERY]);
         project(s, at, room);
-        place_rows(s, at);
-        attention(s, at, own);
-        prepare_rows(s, s->seen, NULL, s->input, &l->matrices[OUT]);
+        if (l->recurrent) {
+            delta_rule(s, l->recurrent, &l->matrices[OUT]);
+        } else {
+            place_rows(s, at);
+            attention(s, at, own);
+        }
+        prepare_seen(s, l);
         add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
         norm_rows(s, l->attended, l->after, entry);
         if (l->experts) {
             const matrix *gate = &l->matrices[GATE];
             mixed(s, l->experts, l->perceived, gate->weight ? gate : after, own);
             if (!gate->weight) continue;
-            if (gate->kind != entry->kind) prepare_rows(s, s->plain, NULL, s->input, gate);
+            if (gate->kind != entry->kind) prepare_again(s, gate);
         }
         perceptron(s, at, own, room);
         add(s, at, DOWN, l->perceived, after, s->seen, s->second, own, room);
@@ -338,16 +372,18 @@ static void run(void *argument, unsigned thread) {
     end_tiles();
 }
 
-/* Neighbouring rows of one sequence, a few at a time. */
+/* Neighbouring rows of one sequence: all of them, and a few at a time. */
 static void share(state *s) {
     const int64_t group = s->model->heads / s->model->key_heads, most = group < QUERIES ? QUERIES / group : 1;
     const pass *asked = s->asked;
     int64_t first = 0;
     for (int64_t r = 0; r < asked->rows; r++) {
-        if (r && r - first < most && asked->owners[r] == asked->owners[first]) continue;
+        const int same = r && asked->owners[r] == asked->owners[r - 1];
+        if (!same) s->begins[s->runs++] = (int32_t)r;
+        if (same && r - first < most) continue;
         s->starts[s->shares++] = (int32_t)(first = r);
     }
-    s->starts[s->shares] = (int32_t)asked->rows;
+    s->starts[s->shares] = s->begins[s->runs] = (int32_t)asked->rows;
 }
 
 /* 1 where products are made by the processor's matrix unit. */
@@ -366,8 +402,9 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t by_products = 2 * rows * PIECE, by_attention = floats_of_attention(queries_most, m->size);
     state s = {.model = m, .asked = asked};
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
-    const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
-    const int64_t floats_of_row = m->hidden + queries + 2 * keys + 5 * most + 3 * asked->most_rank + 3;
+    const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY), values = most_outputs(m, VALUE);
+    const int64_t decays = most_outputs(m, DECAY), projected = queries + keys + values + decays;
+    const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 4;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
     const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + by_choices;
@@ -376,15 +413,17 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.stream = (float *)taken(&at, 4 * rows * m->hidden);
     s.queries = (float *)taken(&at, 4 * rows * queries);
     s.keys = (float *)taken(&at, 4 * rows * keys);
-    s.values = (float *)taken(&at, 4 * rows * keys);
+    s.values = (float *)taken(&at, 4 * rows * values);
+    s.decays = (float *)taken(&at, 4 * rows * decays);
     s.seen = (float *)taken(&at, 4 * rows * most);
     s.plain = (float *)taken(&at, 4 * rows * most);
     s.input = taken(&at, 4 * readable * most);
     s.second = taken(&at, 4 * readable * most);
     s.packed = taken(&at, 4 * readable * most);
     s.amounts = (float *)taken(&at, 4 * rows);
-    s.reduced = (float *)taken(&at, 4 * 3 * rows * asked->most_rank);
+    s.reduced = (float *)taken(&at, 4 * TOGETHER * rows * asked->most_rank);
     s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
+    s.begins = (int32_t *)taken(&at, 4 * (rows + 1));
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
     s.room = taken(&at, threads * s.room_bytes);
     if (m->chosen) lay_out(&s.mixture, m, rows, at);

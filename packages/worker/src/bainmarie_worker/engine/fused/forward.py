@@ -1,5 +1,5 @@
 """Passes through decoder.c; those that it cannot make, with an adapter of an unusual kind, go through the model's own
-code."""
+code, if that packs them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ import torch
 from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.fused.kernel import NoKernel, kernel
 from bainmarie_worker.engine.fused.layout import Unknown
-from bainmarie_worker.engine.fused.memory import OneBlock
+from bainmarie_worker.engine.fused.memory import BlockAndState, OneBlock
 from bainmarie_worker.engine.fused.structure import Angles, Changes, Structure
 from bainmarie_worker.engine.lora import Weights
 from bainmarie_worker.engine.memory import Computed, Part
 from bainmarie_worker.engine.packed import Packed
 from bainmarie_worker.engine.sequence import Adapter
+from bainmarie_worker.errors import RequestError
+
+HINT = "Load the base with the option `path: apart`, or merge the adapter into its base."
 
 
 class _Sequence(ctypes.Structure):
-    _fields_ = (("block", ctypes.c_void_p), ("capacity", ctypes.c_int64), ("changes", ctypes.c_void_p))
+    _fields_ = (
+        ("block", ctypes.c_void_p),
+        ("capacity", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("state", "changes")),
+    )
 
 
 class _Pass(ctypes.Structure):
@@ -42,37 +49,44 @@ class Fused:
 
     path = "fused"
     packs = True
-    crops = True
     why = ""
 
-    def __init__(self, model: Any, other: Packed) -> None:
-        """`other` makes the passes that this cannot make, with the same memories. Unknown, NoKernel."""
+    def __init__(self, model: Any, other: Packed | None) -> None:
+        """`other` makes the passes that this cannot make, with the same memories; a recurrent model has no such way.
+        Unknown, NoKernel."""
         self._structure = Structure(model)
+        if other is None and not self._structure.state:
+            raise Unknown("nothing else packs its passes, of which compiled code cannot make all")
         self._decoder = self._structure.decoder
         self._other = other
+        self.crops = not self._structure.state
         self._angles = Angles(self._structure.rotaries)
         self._call = kernel().bainmarie_forward
         made = self._decoder
-        self._empty = torch.empty(made.count, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype)
+        self._empty = torch.empty(
+            self._structure.attending, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype
+        )
         self.weights: Callable[[str], Weights | None] = lambda adapter: None
         """The layers that an adapter changes and how; None where it is none of the plain kind."""
         self._changes: dict[str, tuple[Weights, Changes | None]] = {}
 
-    def of_whole(self, model: Any) -> Fused | Packed:
+    def of_whole(self, model: Any) -> Fused | Packed | None:
         """The same for the whole of a model whose first layers were tried; or, where a later one is another, the way
-        that this stands on."""
+        that this stands on, if any."""
         try:
             return Fused(model, self._other)
         except Unknown as error:
-            self._other.why = f"not fused: {error}"
+            if self._other is not None:
+                self._other.why = f"not fused: {error}"
             return self._other
 
     def memory(self) -> OneBlock:
-        return OneBlock(self._empty)
+        state = self._structure.state
+        return BlockAndState(self._empty, torch.zeros(state)) if state else OneBlock(self._empty)
 
     def run(self, parts: list[Part]) -> list[Computed]:
         if not all(self.independent(part.adapter) for part in parts):
-            return self._other.run(parts)
+            return self._other.run(parts) if self._other else [_refused()] * len(parts)
         try:
             return list(self._pass(parts, [self._changed(part.adapter) for part in parts]))
         except Exception as error:  # noqa: BLE001 - handed to the sequences; no memory has moved on
@@ -82,8 +96,13 @@ class Fused:
         """But for adapters that only the model's own code can apply."""
         return adapter is None or self._changed(adapter) is not None
 
+    def applies(self, adapter: Adapter) -> bool:
+        """Whether passes with this adapter can be made at all."""
+        return self._other is not None or self.independent(adapter)
+
     def free(self) -> None:
-        self._other.free()
+        if self._other is not None:
+            self._other.free()
 
     def _changed(self, adapter: Adapter) -> Changes | None:
         """What an adapter does; None for no adapter, and for one that only the model's own code can apply."""
@@ -106,7 +125,9 @@ class Fused:
         for number, (part, change) in enumerate(zip(parts, changes)):
             memory, count = part.memory, len(part.tokens)
             memory.reserve(memory.length + count)
-            sequences[number] = _Sequence(memory.block.data_ptr(), memory.block.shape[3], change and change.address)
+            sequences[number] = _Sequence(
+                memory.block.data_ptr(), memory.block.shape[3], memory.state.data_ptr(), change and change.address
+            )
             tokens.extend(part.tokens)
             positions.extend(range(memory.length, memory.length + count))
             owners.extend([number] * count)
@@ -137,7 +158,12 @@ class Fused:
         return list(logits.split([part.wanted for part in parts]))
 
 
-def fused(model: Any, other: Packed, reference: probe.Reference) -> Fused | str:
+def _refused() -> RequestError:
+    message = "compiled code, which computes this model, applies only adapters that are plain LoRA on layers it knows"
+    return RequestError(400, message, code="adapter_unsupported", hint=HINT)
+
+
+def fused(model: Any, other: Packed | None, reference: probe.Reference) -> Fused | str:
     """The fast way, or why this model cannot go it. `reference` is what the model itself computed."""
     try:
         forward = Fused(model, other)

@@ -25,10 +25,26 @@ typedef struct {
     float factor;                /* of all weights, with a correction */
 } mixture;
 
-enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, MATRICES };
+/* A layer that remembers by the gated delta rule, in the place of attention. */
+typedef struct {
+    const float *filter;     /* [taps, channels] factors of a channel's last inputs, the oldest first */
+    const float *rate;       /* [value heads] how fast they forget */
+    const float *time_bias;  /* [value heads] */
+    const float *norm;       /* [value size] of what a head sees */
+    int64_t channels, taps;  /* queries, keys and values of all heads; inputs that are mixed */
+    int64_t key_heads, value_heads, key_size, value_size;
+    int64_t place;           /* where its part of a sequence's state begins */
+    float epsilon;
+} recurrence;
+
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
+/* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
+ * Of a recurrent layer: QUERY gives queries, keys and values; KEY gates of what is seen; VALUE and DECAY one number for each
+ * value head, how much is learnt and how much forgotten. Else there is no DECAY. */
 
 typedef struct {
     matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
+    const recurrence *recurrent;        /* or null where there is attention */
     const mixture *experts;             /* or null; the perceptron beside it is of all rows */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
@@ -36,6 +52,7 @@ typedef struct {
     const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
     int64_t window;                     /* tokens that are seen, 0 for all */
     int64_t angles;                     /* which of the tables of rotary positions */
+    int64_t place;                      /* among the layers with keys and values */
 } layer;
 
 typedef struct {
@@ -43,7 +60,8 @@ typedef struct {
     const void *embeddings; /* [vocabulary, hidden] */
     const float *norm;
     matrix head;
-    int64_t count, hidden, inner, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
+    int64_t count, hidden, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
+    int64_t query_size; /* twice `size` where each head's queries are followed by a gate of what it sees */
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
     int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
@@ -60,8 +78,9 @@ typedef struct {
 } change;
 
 typedef struct {
-    void *block;      /* keys and values [layers, 2, key heads, capacity, size] */
+    void *block;      /* keys and values [layers with attention, 2, key heads, capacity, size] */
     int64_t capacity;
+    float *state;     /* of all recurrent layers */
     const change *changes; /* [layers, MATRICES] or null */
 } sequence;
 

@@ -21,18 +21,21 @@ typedef struct {
     const decoder *model;
     const pass *asked;
     float *stream;     /* [rows, hidden] the residual stream */
-    float *queries;    /* [rows, heads * size] */
-    float *keys;       /* [rows, key heads * size] */
-    float *values;     /* the same */
-    float *seen;       /* [rows, heads * size] what attention gives */
+    float *queries;    /* [rows, outputs of QUERY] */
+    float *keys;       /* [rows, outputs of KEY] */
+    float *values;     /* [rows, outputs of VALUE] */
+    float *decays;     /* [rows, outputs of DECAY] */
+    float *seen;       /* [rows, heads * size] what attention or a recurrent layer gives */
     float *plain;      /* [rows, widest] what becomes input */
     char *input;       /* [rows, widest] prepared */
     char *second;      /* the perceptron's inner input, prepared */
     float *amounts;    /* [rows] how much of what the perceptron gives is added, before the logistic function */
     char *packed;      /* [rows, widest] prepared rows as tiles read them */
-    float *reduced;    /* [3, rows, rank] A x of the matrices of one phase */
+    float *reduced;    /* [TOGETHER, rows, rank] A x of the matrices of one phase */
     int32_t *starts;   /* [shares + 1] first rows of those that attention looks at together */
     int64_t shares;
+    int32_t *begins;   /* [runs + 1] first rows of each sequence */
+    int64_t runs;
     choices mixture;   /* of layers with experts */
     float *own;        /* of each thread */
     int64_t own_count;
@@ -40,6 +43,7 @@ typedef struct {
     int64_t room_bytes;
 } state;
 
+#define TOGETHER 4 /* matrices of one phase, at most */
 #define PIECE 256 /* outputs that a thread takes at once, at most */
 #define UNIT (2 * TILE) /* of which it takes a multiple */
 

@@ -1,8 +1,8 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
-Known are the families whose code was read: each layer norm -> attention -> sum, norm -> gated perceptron, or a mixture
-of such -> sum. What a member of a family has beyond that (a further parameter, another norm) makes it unknown, and what
-cannot be seen from outside is tried (probe.py).
+Known are the families whose code was read: each layer norm -> attention, or the gated delta rule -> sum, norm -> gated
+perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm)
+makes it unknown, and what cannot be seen from outside is tried (probe.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
-    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5"),
+    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
 )
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -42,7 +42,7 @@ _GLM_NORMS = {
     "perceived": "post_mlp_layernorm",
 }
 _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
-_MATRICES = 8
+_MATRICES = 9
 _STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha")
 """Rotary positions whose angles do not depend on how long a sequence is."""
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
@@ -60,13 +60,24 @@ _pointer, _whole, _real = layout.POINTER, layout.WHOLE, layout.REAL
 _require, _either = layout.require, layout.either
 
 
+class Recurrence(ctypes.Structure):
+    _fields_ = (
+        *((name, _pointer) for name in ("filter", "rate", "time_bias", "norm")),
+        *(
+            (name, _whole)
+            for name in ("channels", "taps", "key_heads", "value_heads", "key_size", "value_size", "place")
+        ),
+        ("epsilon", _real),
+    )
+
+
 class Layer(ctypes.Structure):
     _fields_ = (
         ("matrices", Matrix * _MATRICES),
-        ("experts", _pointer),
+        *((name, _pointer) for name in ("recurrent", "experts")),
         *((name, _pointer) for name in ("before", "after", "attended", "perceived")),
         *((name, _pointer) for name in ("query_norm", "key_norm", "queries_norm", "keys_norm")),
-        *((name, _whole) for name in ("window", "angles")),
+        *((name, _whole) for name in ("window", "angles", "place")),
     )
 
 
@@ -74,8 +85,8 @@ class Decoder(ctypes.Structure):
     _fields_ = (
         *((name, _pointer) for name in ("layers", "embeddings", "norm")),
         ("head", Matrix),
-        *((name, _whole) for name in ("count", "hidden", "inner", "heads", "key_heads", "size", "rotary")),
-        *((name, _whole) for name in ("embeddings_kind", "cache_kind", "activation")),
+        *((name, _whole) for name in ("count", "hidden", "heads", "key_heads", "size", "rotary")),
+        *((name, _whole) for name in ("embeddings_kind", "cache_kind", "activation", "query_size")),
         *((name, _whole) for name in ("experts", "chosen", "expert_inner")),
         *((name, _whole) for name in ("neighbours", "turned_first", "known")),
         *((name, _real) for name in ("epsilon", "query_epsilon", "scaling", "growth")),
@@ -106,14 +117,20 @@ class Structure:
         config = body.config
         self.layers = list(body.layers)
         self.rows = [_rows(layer) for layer in self.layers]
-        """Of each layer the matrices that decoder.c names, in its order; None where it has none, but a mixture, say."""
+        """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
+        self.attending = 0
+        """Layers with keys and values."""
+        self.state = 0
+        """Numbers that the recurrent layers remember of a sequence."""
         self._mixtures: list[Mixture] = []
         self.dtype: torch.dtype = model.dtype
         self.rotaries, kinds = _rotaries(body, config)
         """A function of (any tensor, positions [1, n]) for each table of angles."""
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        first, block = self.layers[0].self_attn, _perceptron(self.layers[0])
+        attentions = [number for number, layer in enumerate(self.layers) if hasattr(layer, "self_attn")]
+        _require(bool(attentions), "no layer with attention")
+        first, block = self.layers[attentions[0]].self_attn, _perceptron(self.layers[0])
         size = int(first.head_dim)
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
         embeddings = model.get_input_embeddings().weight
@@ -121,7 +138,8 @@ class Structure:
         _require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
         _require(not getattr(config, "use_bidirectional_attention", False), "attention in both directions")
         _require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
-        matrices = self._made[0].matrices
+        matrices = self._made[attentions[0]].matrices
+        heads = matrices[3].inputs // size
         known, growth = _growth(config) if family[2] == "ministral3" else (0, 0.0)
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
@@ -131,13 +149,13 @@ class Structure:
             head=self._matrix(_whole_of(model.get_output_embeddings())),
             count=len(self.layers),
             hidden=matrices[0].inputs,
-            inner=max(layer.matrices[4].outputs for layer in self._made),
-            heads=matrices[0].outputs // size,
+            heads=heads,
             key_heads=matrices[1].outputs // size,
             size=size,
             rotary=self.rotaries[0](torch.zeros(1), torch.zeros(1, 1, dtype=torch.long))[0].shape[-1],
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
+            query_size=matrices[0].outputs // heads,
             activation=_activation(_either(getattr(block, "experts", block), "act_fn", "activation_fn")),
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
@@ -158,19 +176,26 @@ class Structure:
         whole = self.decoder
         inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         sizes = (whole.hidden, *inner, whole.size, whole.heads * whole.size)
+        gated = 1 + family[2].startswith("qwen3_5")
+        _require(whole.query_size == gated * whole.size, "queries of another size than keys")
         _require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         _require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
     def _layer(self, layer: Any, rows: list[Rows | None], angles: int, config: Any) -> Layer:
-        attention, block = layer.self_attn, _perceptron(layer)
+        attention, delta = (getattr(layer, name, None) for name in ("self_attn", "linear_attn"))
+        block = _perceptron(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
-        for group in (0, 1, 2), (4, 5, 7):
+        for group in (0, 1, 2, 8), (4, 5, 7):
             kinds = {matrices[place].kind for place in group if rows[place]}
             _require(len(kinds) <= 1, "layers with one input in several kinds of weights")
         _require(not (matrices[7].weight and matrices[6].bias), "a bias that counts in part")
         norms = _norms(layer) | _head_norms(attention, matrices)
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
+        recurrent = None
+        if delta is not None:
+            recurrent = ctypes.addressof(self._recurrence(delta))
+            used |= {id(value) for value in (delta.conv1d.weight, delta.A_log, delta.dt_bias, delta.norm.weight)}
         experts = None
         if hasattr(block, "experts"):
             _require(not ("perceived" in norms and rows[4]), "experts and a shared one before a norm")
@@ -180,13 +205,44 @@ class Structure:
             self._mixtures.append(mixed)
         for name, value in layer.named_parameters():
             _require(id(value) in used or ".lora_" in name, f"a layer with {name}")
+        self.attending += delta is None
         return Layer(
             matrices=(Matrix * _MATRICES)(*matrices),
+            recurrent=recurrent,
             experts=experts,
-            window=_window(attention, config) or 0,
+            window=0 if delta is not None else _window(attention, config) or 0,
             angles=angles,
+            place=self.attending - 1,
             **{name: self._norm(module) for name, module in norms.items()},
         )
+
+    def _recurrence(self, delta: Any) -> Recurrence:
+        """Of a layer of the gated delta rule."""
+        activations = {delta.activation, getattr(delta.norm, "activation", "silu")}
+        _require(activations == {"silu"}, "recurrent layers with another activation than silu")
+        channels, one, taps = delta.conv1d.weight.shape
+        sizes = (delta.head_k_dim, delta.head_v_dim)
+        _require(delta.num_v_heads % delta.num_k_heads == 0, "recurrent layers whose heads share no keys")
+        _require(not any(size % _STEP for size in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
+        _require(one == 1 and delta.conv1d.bias is None, "recurrent layers that mix their inputs otherwise")
+        _require(channels == 2 * delta.key_dim + delta.value_dim, "recurrent layers that mix their inputs otherwise")
+        made = Recurrence(
+            filter=self._address(delta.conv1d.weight.detach()[:, 0].t().float().contiguous()),
+            rate=self._address(delta.A_log.detach().float().exp()),
+            time_bias=self._address(delta.dt_bias.detach().float()),
+            norm=self._address(delta.norm.weight.detach().float()),
+            channels=channels,
+            taps=taps,
+            key_heads=delta.num_k_heads,
+            value_heads=delta.num_v_heads,
+            key_size=delta.head_k_dim,
+            value_size=delta.head_v_dim,
+            place=self.state,
+            epsilon=_epsilon(delta.norm),
+        )
+        self.state += (taps - 1) * channels + delta.num_v_heads * delta.head_k_dim * delta.head_v_dim
+        self._held.append(made)
+        return made
 
     def _matrix(self, rows: Rows) -> Matrix:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
@@ -314,7 +370,7 @@ def _head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
     """Those of queries and keys: of each head, or of all heads together."""
     norms = _of_heads(attention)
     sizes = [norm.weight.numel() for norm in norms]
-    if sizes == [attention.head_dim] * len(sizes):
+    if not norms or sizes == [attention.head_dim] * 2:
         return dict(zip(("query_norm", "key_norm"), norms))
     _require(sizes == [matrix.outputs for matrix in matrices[:2]], "norms of some heads")
     return dict(zip(("queries_norm", "keys_norm"), norms))
@@ -329,31 +385,40 @@ def _of_heads(attention: Any) -> list[Any]:
 
 
 def _rows(layer: Any) -> list[Rows | None]:
-    """In decoder.c's order: query, key, value, out, gate, up, down, and how much of what these give is added."""
-    attention, perceptron = layer.self_attn, _perceptron(layer)
+    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay."""
+    perceived = _perceived(layer)
+    if hasattr(layer, "linear_attn"):
+        delta = layer.linear_attn
+        projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
+        return [*map(_whole_of, projected), *perceived, _whole_of(delta.in_proj_a)]
+    return [*_attended(layer.self_attn), *perceived, None]
+
+
+def _perceived(layer: Any) -> list[Rows | None]:
+    """Gate, up, down, and how much of what these give is added."""
+    perceptron, amount = _perceptron(layer), None
+    if hasattr(perceptron, "experts"):
+        perceptron, amount = shared(layer, perceptron)
+    if perceptron is None:
+        return [None, None, None, None]
+    down = _whole_of(_either(perceptron, "down_proj", "output_linear"))
+    part = None if amount is None else _whole_of(amount)
+    if hasattr(perceptron, "gate_up_proj") or hasattr(perceptron, "input_linear"):
+        merged = _base(_either(perceptron, "gate_up_proj", "input_linear"))
+        inner = merged.out_features // 2
+        return [Rows(merged, 0, inner), Rows(merged, inner, inner), down, part]
+    return [_whole_of(perceptron.gate_proj), _whole_of(perceptron.up_proj), down, part]
+
+
+def _attended(attention: Any) -> list[Rows]:
+    """Query, key, value, out."""
+    out = _whole_of(attention.o_proj)
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
         merged, size = _base(attention.qkv_proj), [keys * attention.num_key_value_groups, keys, keys]
         ends = [sum(size[: n + 1]) for n in range(3)]
-        attended = [Rows(merged, end - count, count) for end, count in zip(ends, size)]
-    else:
-        attended = [_whole_of(linear) for linear in (attention.q_proj, attention.k_proj, attention.v_proj)]
-    amount = None
-    if hasattr(perceptron, "experts"):
-        perceptron, amount = shared(layer, perceptron)
-    if perceptron is None:
-        return [*attended, _whole_of(attention.o_proj), None, None, None, None]
-    if hasattr(perceptron, "gate_up_proj") or hasattr(perceptron, "input_linear"):
-        merged = _base(_either(perceptron, "gate_up_proj", "input_linear"))
-        inner = merged.out_features // 2
-        gated = [Rows(merged, 0, inner), Rows(merged, inner, inner)]
-    else:
-        gated = [_whole_of(perceptron.gate_proj), _whole_of(perceptron.up_proj)]
-    given = [
-        _whole_of(_either(perceptron, "down_proj", "output_linear")),
-        None if amount is None else _whole_of(amount),
-    ]
-    return [*attended, _whole_of(attention.o_proj), *gated, *given]
+        return [*(Rows(merged, end - count, count) for end, count in zip(ends, size)), out]
+    return [*map(_whole_of, (attention.q_proj, attention.k_proj, attention.v_proj)), out]
 
 
 def _whole_of(linear: Any) -> Rows:
@@ -375,7 +440,7 @@ def _rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[in
         kinds = list(rotary.layer_types)
         made: list[Callable[..., Any]] = [functools.partial(rotary, layer_type=kind) for kind in kinds]
         return made, [kinds.index(kind) for kind, _ in zip(types, body.layers)]
-    without = [int(not _turns(layer.self_attn, config)) for layer in body.layers]
+    without = [int(not _turns(getattr(layer, "self_attn", None), config)) for layer in body.layers]
     return [rotary, functools.partial(_unturned, rotary)][: 1 + max(without)], without
 
 
