@@ -156,6 +156,7 @@ def _unfit(model: Any) -> str:
         return f"its layers look at other tokens than all before them or a window: {', '.join(sorted(other))}"
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     kinds = {str(part.get("rope_type", "")) for part in [rope, *rope.values()] if isinstance(part, dict)}
-    if kinds & {"dynamic", "longrope"}:
+    steady = any(getattr(part, "rope_type", "") == "ntk_alpha" for part in model.modules())  # HunYuan's "dynamic"
+    if kinds & {"dynamic", "longrope"} and not steady:
         return "its rotary positions depend on the longest sequence of a pass"
     return ""

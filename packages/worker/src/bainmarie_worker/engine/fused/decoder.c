@@ -127,12 +127,14 @@ static const char *packed(state *s, const matrix *next, const char *from, int64_
     return from;
 }
 
-/* Normalized rows as input of matrices, of which `first` is the first. `branch_norm` is that of the branch before. */
+/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first. `branch_norm` is that of
+ * the branch before. */
 static void norm_rows(state *s, const float *branch_norm, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         settle(s, r, branch_norm);
-        normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
+        if (weight) normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
+        else memcpy(s->plain + r * hidden, s->stream + r * hidden, 4 * hidden);
         prepare(kind, s->plain + r * hidden, s->input + r * hidden * INPUT_BYTES(kind), hidden);
     }
     meet(begin_of(first));
@@ -169,6 +171,16 @@ INLINE void rotate(float *restrict x, const float *restrict cosines, const float
     }
 }
 
+/* The same where neighbouring numbers turn together. */
+INLINE void rotate_neighbours(float *restrict x, const float *restrict cosines, const float *restrict sines,
+                              int64_t rotary) {
+    for (int64_t i = 0; i < rotary / 2; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = a * cosines[i] - b * sines[i];
+        x[2 * i + 1] = b * cosines[i] + a * sines[i];
+    }
+}
+
 /* Norm and rotation of one head of a row's queries, or of its keys: a new key and value go to their places. */
 static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const decoder *m = s->model;
@@ -178,18 +190,38 @@ static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const int64_t head = is_key ? u - m->heads : u;
     float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : query_of(s, r, head);
     const float *norm = is_key ? l->key_norm : l->query_norm;
-    if (norm) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (norm && !m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
     const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
-    rotate(x, s->asked->cosines + angle, s->asked->sines + angle, m->rotary);
+    const float *cosines = s->asked->cosines + angle, *sines = s->asked->sines + angle;
+    if (m->neighbours) rotate_neighbours(x, cosines, sines, m->rotary);
+    else rotate(x, cosines, sines, m->rotary);
+    if (norm && m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (!is_key && m->known && position >= m->known) {
+        const float by = 1.0f + m->growth * logf(1.0f + (float)(position / m->known));
+        for (int64_t i = 0; i < m->size; i++) x[i] *= by;
+    }
     if (!is_key) return;
     store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
     store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,
           remembered(s, r, at, 1, head) + position * row_bytes, m->size);
 }
 
-/* The same for all rows. */
+/* Norms of a row's queries, and of its keys, over all heads. */
+static void norm_heads(state *s, const layer *l) {
+    const decoder *m = s->model;
+    const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        float *q = s->queries + r * queries, *k = s->keys + r * keys;
+        normalized(q, l->queries_norm, queries, m->query_epsilon, q);
+        normalized(k, l->keys_norm, keys, m->query_epsilon, k);
+    }
+    meet((soon){0});
+}
+
+/* All heads of all rows. */
 static void place_rows(state *s, int64_t at) {
     const int64_t units = s->model->heads + s->model->key_heads;
+    if (s->model->layers[at].queries_norm) norm_heads(s, &s->model->layers[at]);
     for (int64_t p, some; (some = take(s->asked->rows * units, units, &p));)
         for (const int64_t end = p + some; p < end; p++) place_head(s, at, p / units, p % units);
     meet(begin_of(&s->model->layers[at].matrices[OUT]));
@@ -230,15 +262,25 @@ static void add(state *s, int64_t at, int which, const float *branch_norm, const
     meet(begin_of(next));
 }
 
+/* Normalized rows as input of a matrix of another kind than that which they were prepared for. */
+static void prepare_again(state *s, const matrix *next) {
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) prepare_row(r, s->plain, s->input, next);
+    meet(begin_of(next));
+}
+
 static void perceptron(state *s, int64_t at, float *own, char *room) {
-    static const int which[] = {GATE, UP};
+    static const int which[] = {GATE, UP, AMOUNT};
     const layer *l = &s->model->layers[at];
-    const matrix *gate = &l->matrices[GATE], *up = &l->matrices[UP];
+    const matrix *gate = &l->matrices[GATE], *up = &l->matrices[UP], *amount = &l->matrices[AMOUNT];
     const int64_t rows = s->asked->rows;
     float *other = own + rows * PIECE;
-    reduce(s, at, which, 2, s->plain);
+    reduce(s, at, which, amount->weight ? 3 : 2, s->plain);
     const char *x = packed(s, gate, s->input, rows);
     for (int64_t first, last; take_outputs(gate->out, &first, &last);) {
+        if (amount->weight && !first) {
+            multiply(amount, 0, 1, s->input, rows, s->amounts, 1, room);
+            completed(s, at, AMOUNT, 2, amount, 0, 1, s->amounts, 1);
+        }
         multiply(gate, first, last, x, rows, own, PIECE, room);
         multiply(up, first, last, x, rows, other, PIECE, room);
         completed(s, at, GATE, 0, gate, first, last, own, PIECE);
@@ -250,7 +292,11 @@ static void perceptron(state *s, int64_t at, float *own, char *room) {
             }
     }
     meet(begin_of(&l->matrices[DOWN]));
-    for (int64_t r = piece(); r < rows; r = piece()) prepare_row(r, s->seen, s->second, &l->matrices[DOWN]);
+    for (int64_t r = piece(); r < rows; r = piece()) {
+        const float part = amount->weight ? logistic(s->amounts[r]) : 1;
+        for (int64_t i = r * gate->out; amount->weight && i < (r + 1) * gate->out; i++) s->seen[i] *= part;
+        prepare_row(r, s->seen, s->second, &l->matrices[DOWN]);
+    }
     meet(begin_of(&l->matrices[DOWN]));
 }
 
@@ -322,8 +368,10 @@ static void run(void *argument, unsigned thread) {
         add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
         norm_rows(s, l->attended, l->after, entry);
         if (l->experts) {
-            mixed(s, l->experts, after, own);
-            continue;
+            const matrix *gate = &l->matrices[GATE];
+            mixed(s, l->experts, l->perceived, gate->weight ? gate : after, own);
+            if (!gate->weight) continue;
+            if (gate->kind != entry->kind) prepare_again(s, gate);
         }
         perceptron(s, at, own, room);
         add(s, at, DOWN, l->perceived, after, s->seen, s->second, own, room);
@@ -364,7 +412,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
     const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY), values = most_outputs(m, VALUE);
     const int64_t decays = most_outputs(m, DECAY), projected = queries + keys + values + decays;
-    const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 3;
+    const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 4;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
     const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + by_choices;
@@ -380,6 +428,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.input = taken(&at, 4 * readable * most);
     s.second = taken(&at, 4 * readable * most);
     s.packed = taken(&at, 4 * readable * most);
+    s.amounts = (float *)taken(&at, 4 * rows);
     s.reduced = (float *)taken(&at, 4 * TOGETHER * rows * asked->most_rank);
     s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
     s.begins = (int32_t *)taken(&at, 4 * (rows + 1));

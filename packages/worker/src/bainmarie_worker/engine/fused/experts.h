@@ -41,6 +41,49 @@ static void choose(const mixture *mix, float *scores, int32_t *experts, float *w
     for (int64_t c = 0; c < mix->chosen; c++) weights[c] = weights[c] / (mix->whole ? best_ones : all) + none;
 }
 
+#define MOST_GROUPS 64
+
+/* Takes the experts of all but the best groups out of the choice. A group is as good as its two best together. */
+static void keep_best_groups(const mixture *mix, float *scores) {
+    const int64_t size = mix->count / mix->groups;
+    float good[MOST_GROUPS];
+    for (int64_t g = 0; g < mix->groups; g++) {
+        float first = -INFINITY, second = -INFINITY;
+        for (int64_t e = g * size; e < (g + 1) * size; e++) {
+            const float score = scores[e] + mix->correction[e];
+            second = score > first ? first : score > second ? score : second;
+            first = score > first ? score : first;
+        }
+        good[g] = first + second;
+    }
+    for (int64_t g = 0; g < mix->groups; g++) {
+        int64_t better = 0;
+        for (int64_t h = 0; h < mix->groups; h++) better += good[h] > good[g] || (good[h] == good[g] && h < g);
+        for (int64_t e = g * size; better >= mix->best_groups && e < (g + 1) * size; e++) scores[e] = -INFINITY;
+    }
+}
+
+/* As `choose`, where scores do not compete: each becomes a number between 0 and 1 by itself, and those are chosen which
+ * are the largest with their correction. */
+static void choose_corrected(const mixture *mix, float *scores, int32_t *experts, float *weights) {
+    float best_ones = 1e-20f, none = 0;
+    for (int64_t e = 0; e < mix->count; e++) {
+        scores[e] = 1.0f / (1.0f + expf(-scores[e]));
+        none += 0 * scores[e];
+        if (!(scores[e] >= 0)) scores[e] = 0;
+    }
+    if (mix->best_groups < mix->groups) keep_best_groups(mix, scores);
+    for (int64_t c = 0; c < mix->chosen; c++) {
+        int64_t best = 0;
+        for (int64_t e = 1; e < mix->count; e++)
+            if (scores[e] + mix->correction[e] > scores[best] + mix->correction[best]) best = e;
+        experts[c] = (int32_t)best;
+        best_ones += weights[c] = scores[best];
+        scores[best] = -INFINITY; /* taken */
+    }
+    for (int64_t c = 0; c < mix->chosen; c++) weights[c] = weights[c] / (mix->whole ? best_ones : 1) * mix->factor + none;
+}
+
 #define ROUTED 4 /* rows that a thread takes at once where there are many */
 
 static void route(state *s, const mixture *mix) {
@@ -53,7 +96,8 @@ static void route(state *s, const mixture *mix) {
         const char *x = s->input + begin * hidden * INPUT_BYTES(router->kind);
         product(router->kind, router->weight, hidden, 0, mix->count, x, count, scores, mix->count);
         for (int64_t r = begin; r < begin + count; r++)
-            choose(mix, c->scores + r * mix->count, c->experts + r * mix->chosen, c->weights + r * mix->chosen);
+            (mix->correction ? choose_corrected : choose)(mix, c->scores + r * mix->count, c->experts + r * mix->chosen,
+                                                          c->weights + r * mix->chosen);
     }
     meet((soon){0});
 }
@@ -95,8 +139,8 @@ INLINE int portion_of(const choices *c, const mixture *mix, int64_t out, int64_t
     return 1;
 }
 
-/* stream += what the experts of each row give */
-static void mixed(state *s, const mixture *mix, const matrix *next, float *own) {
+/* stream += what the experts of each row give; or that into `plain`, where it has a norm of its own */
+static void mixed(state *s, const mixture *mix, const float *branch_norm, const matrix *next, float *own) {
     const int64_t hidden = s->model->hidden, rows = s->asked->rows, inner = mix->inner;
     const int64_t kind = mix->router.kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
     choices *c = &s->mixture;
@@ -133,9 +177,11 @@ static void mixed(state *s, const mixture *mix, const matrix *next, float *own) 
         }
     meet(begin_of(next));
     for (int64_t r = piece(); r < rows; r = piece()) {
-        float *to = s->stream + r * hidden;
+        float *to = (branch_norm ? s->plain : s->stream) + r * hidden;
+        const float scale = branch_norm ? 1 : s->model->branch_scale;
+        if (branch_norm) memset(to, 0, 4 * hidden);
         for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++) {
-            const float *from = c->given + c->places[i] * hidden, weight = c->weights[i] * s->model->branch_scale;
+            const float *from = c->given + c->places[i] * hidden, weight = c->weights[i] * scale;
             for (int64_t o = 0; o < hidden; o++) to[o] += weight * from[o];
         }
     }

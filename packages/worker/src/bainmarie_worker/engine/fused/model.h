@@ -17,9 +17,12 @@ enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 typedef struct {
     matrix router;          /* [experts, hidden], of the kind of the matrices */
     const matrix *matrices; /* [experts, EXPERT_MATRICES] */
+    const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
     int64_t count, chosen;  /* experts, and how many of them compute a row */
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */
+    int64_t groups, best_groups; /* with a correction: of neighbouring experts; those that are chosen from */
+    float factor;                /* of all weights, with a correction */
 } mixture;
 
 /* A layer that remembers by the gated delta rule, in the place of attention. */
@@ -34,17 +37,19 @@ typedef struct {
     float epsilon;
 } recurrence;
 
-enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, DECAY, MATRICES };
-/* Of a recurrent layer: QUERY gives queries, keys and values; KEY gates of what is seen; VALUE and DECAY one number for each
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
+/* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
+ * Of a recurrent layer: QUERY gives queries, keys and values; KEY gates of what is seen; VALUE and DECAY one number for each
  * value head, how much is learnt and how much forgotten. Else there is no DECAY. */
 
 typedef struct {
     matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
     const recurrence *recurrent;        /* or null where there is attention */
-    const mixture *experts;             /* or null */
-    const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden] */
+    const mixture *experts;             /* or null; the perceptron beside it is of all rows */
+    const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
     const float *query_norm, *key_norm; /* [size] or null */
+    const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
     int64_t window;                     /* tokens that are seen, 0 for all */
     int64_t angles;                     /* which of the tables of rotary positions */
     int64_t place;                      /* among the layers with keys and values */
@@ -58,7 +63,11 @@ typedef struct {
     int64_t count, hidden, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
     int64_t query_size; /* twice `size` where each head's queries are followed by a gate of what it sees */
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
+    int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
+    int64_t turned_first; /* 1 where norms of queries and keys come after that */
+    int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
     float epsilon, query_epsilon, scaling;
+    float growth;
     float embedding_scale, branch_scale, logit_scale; /* factors of embeddings, of what is added, and of logits */
     float score_cap, logit_cap; /* cap * tanh(x / cap) in place of x; 0 for none */
 } decoder;

@@ -29,6 +29,7 @@ typedef struct {
     float *plain;      /* [rows, widest] what becomes input */
     char *input;       /* [rows, widest] prepared */
     char *second;      /* the perceptron's inner input, prepared */
+    float *amounts;    /* [rows] how much of what the perceptron gives is added, before the logistic function */
     char *packed;      /* [rows, widest] prepared rows as tiles read them */
     float *reduced;    /* [TOGETHER, rows, rank] A x of the matrices of one phase */
     int32_t *starts;   /* [shares + 1] first rows of those that attention looks at together */

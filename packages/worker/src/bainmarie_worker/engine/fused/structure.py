@@ -16,12 +16,17 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from bainmarie_worker.engine.fused import layout
+from bainmarie_worker.engine.fused.layout import Matrix, Unknown
+from bainmarie_worker.engine.fused.mixture import Mixture, mixture, shared
 from bainmarie_worker.engine.lora import Weights
 from bainmarie_worker.packed_linear import Int8Linear
 
 FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
-    *("ministral", "smollm3", "mixtral", "qwen3_moe", "granitemoe", "qwen3_5"),
+    *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
+    *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
+    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
 )
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -30,9 +35,18 @@ _BRANCH_NORMS = {
     "after": "pre_feedforward_layernorm",
     "perceived": "post_feedforward_layernorm",
 }
-_MATRICES = 8
-_STEADY = ("default", "linear", "llama3", "yarn")
+_GLM_NORMS = {
+    "before": "input_layernorm",
+    "attended": "post_self_attn_layernorm",
+    "after": "post_attention_layernorm",
+    "perceived": "post_mlp_layernorm",
+}
+_LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
+_MATRICES = 9
+_STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha")
 """Rotary positions whose angles do not depend on how long a sequence is."""
+_NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
+"""Families whose rotary positions turn neighbouring numbers together."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _RANKS = 16
@@ -44,22 +58,8 @@ _COARSE = (
     "{} weights in a float32 model: compiled code would round what is multiplied with them to bfloat16 "
     "(with dtype: bfloat16 it is taken)"
 )
-_pointer, _whole, _real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-
-
-class Matrix(ctypes.Structure):
-    _fields_ = (
-        *((name, _pointer) for name in ("weight", "scale", "bias")),
-        *((name, _whole) for name in ("inputs", "outputs", "kind")),
-    )
-
-
-class Mixture(ctypes.Structure):
-    _fields_ = (
-        ("router", Matrix),
-        ("matrices", _pointer),
-        *((name, _whole) for name in ("count", "chosen", "inner", "whole")),
-    )
+_pointer, _whole, _real = layout.POINTER, layout.WHOLE, layout.REAL
+_require, _either = layout.require, layout.either
 
 
 class Recurrence(ctypes.Structure):
@@ -77,7 +77,8 @@ class Layer(ctypes.Structure):
     _fields_ = (
         ("matrices", Matrix * _MATRICES),
         *((name, _pointer) for name in ("recurrent", "experts")),
-        *((name, _pointer) for name in ("before", "after", "attended", "perceived", "query_norm", "key_norm")),
+        *((name, _pointer) for name in ("before", "after", "attended", "perceived")),
+        *((name, _pointer) for name in ("query_norm", "key_norm", "queries_norm", "keys_norm")),
         *((name, _whole) for name in ("window", "angles", "place")),
     )
 
@@ -89,13 +90,10 @@ class Decoder(ctypes.Structure):
         *((name, _whole) for name in ("count", "hidden", "heads", "key_heads", "size", "rotary")),
         *((name, _whole) for name in ("embeddings_kind", "cache_kind", "activation", "query_size")),
         *((name, _whole) for name in ("experts", "chosen", "expert_inner")),
-        *((name, _real) for name in ("epsilon", "query_epsilon", "scaling")),
+        *((name, _whole) for name in ("neighbours", "turned_first", "known")),
+        *((name, _real) for name in ("epsilon", "query_epsilon", "scaling", "growth")),
         *((name, _real) for name in ("embedding_scale", "branch_scale", "logit_scale", "score_cap", "logit_cap")),
     )
-
-
-class Unknown(Exception):
-    """What of a model decoder.c does not know, in words."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,10 @@ class Structure:
         self.tokens = len(embeddings)
         _require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
         _require(not getattr(config, "use_bidirectional_attention", False), "attention in both directions")
+        _require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
         matrices = self._made[attentions[0]].matrices
         heads = matrices[3].inputs // size
+        known, growth = _growth(config) if family[2] == "ministral3" else (0, 0.0)
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, _pointer),
@@ -163,8 +163,12 @@ class Structure:
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
             epsilon=_epsilon(body.norm),
-            query_epsilon=_epsilon(first.q_norm) if hasattr(first, "q_norm") else 0.0,
+            neighbours=family[2] in _NEIGHBOURS,
+            turned_first=hasattr(first, "query_layernorm"),
+            known=known,
+            query_epsilon=next(map(_epsilon, _of_heads(first)), 0.0),
             scaling=first.scaling,
+            growth=growth,
             embedding_scale=embedding_scale,
             branch_scale=branch_scale,
             logit_scale=logit_scale,
@@ -174,7 +178,7 @@ class Structure:
         whole = self.decoder
         inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         sizes = (whole.hidden, *inner, whole.size, whole.heads * whole.size)
-        gated = 1 + (family[2] == "qwen3_5")
+        gated = 1 + family[2].startswith("qwen3_5")
         _require(whole.query_size == gated * whole.size, "queries of another size than keys")
         _require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         _require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
@@ -183,14 +187,11 @@ class Structure:
         attention, delta = (getattr(layer, name, None) for name in ("self_attn", "linear_attn"))
         block = _perceptron(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
-        for group in ((0, 1, 2, 7), (4, 5)):
-            kinds = {matrices[number].kind for number in group if rows[number]}
+        for group in (0, 1, 2, 8), (4, 5, 7):
+            kinds = {matrices[place].kind for place in group if rows[place]}
             _require(len(kinds) <= 1, "layers with one input in several kinds of weights")
-        places = _BRANCH_NORMS if hasattr(layer, "pre_feedforward_layernorm") else _NORMS
-        norms = {name: getattr(layer, place) for name, place in places.items()}
-        for name, place in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
-            if getattr(attention, place, None) is not None:
-                norms[name] = getattr(attention, place)
+        _require(not (matrices[7].weight and matrices[6].bias), "a bias that counts in part")
+        norms = _norms(layer) | _head_norms(attention, matrices)
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
         recurrent = None
@@ -199,10 +200,11 @@ class Structure:
             used |= {id(value) for value in (delta.conv1d.weight, delta.A_log, delta.dt_bias, delta.norm.weight)}
         experts = None
         if hasattr(block, "experts"):
-            _require(places is _NORMS, "experts before a norm")
-            router = _either(block, "gate", "router")
-            experts = ctypes.addressof(self._mixture(router, block.experts))
-            used |= {id(value) for value in (router.weight, block.experts.gate_up_proj, block.experts.down_proj)}
+            _require(not ("perceived" in norms and rows[4]), "experts and a shared one before a norm")
+            mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
+            experts = ctypes.addressof(mixed)
+            used |= {id(value) for value in parameters}
+            self._mixtures.append(mixed)
         for name, value in layer.named_parameters():
             _require(id(value) in used or ".lora_" in name, f"a layer with {name}")
         self.attending += delta is None
@@ -243,25 +245,6 @@ class Structure:
         self.state += (taps - 1) * channels + delta.num_v_heads * delta.head_k_dim * delta.head_v_dim
         self._held.append(made)
         return made
-
-    def _mixture(self, router: Any, experts: Any) -> Mixture:
-        """Where the experts' matrices are three-dimensional: [experts, 2 * inner, hidden], [experts, hidden, inner]."""
-        _require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
-        turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
-        _require(not turned, "experts whose matrices lie otherwise")
-        count, hidden, inner = experts.down_proj.shape
-        _require(experts.gate_up_proj.shape == (count, 2 * inner, hidden), "experts whose matrices lie otherwise")
-        _require(router.weight.shape == (count, hidden) and router.top_k <= count, "a router of other experts")
-        kinds = {weight.dtype for weight in (router.weight, experts.gate_up_proj, experts.down_proj)}
-        _require(kinds <= {self.dtype}, f"experts in {' and '.join(map(str, kinds))}")
-        gated = (part for merged in experts.gate_up_proj for part in merged.chunk(2))
-        matrices = [self._weights(one) for each in zip(gated, gated, experts.down_proj) for one in each]
-        made = (Matrix * len(matrices))(*matrices)
-        whole = getattr(router, "norm_topk_prob", True)
-        mixture = Mixture(self._weights(router.weight), ctypes.addressof(made), count, router.top_k, inner, whole)
-        self._held.append(made)
-        self._mixtures.append(mixture)
-        return mixture
 
     def _matrix(self, rows: Rows) -> Matrix:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
@@ -356,8 +339,16 @@ def _activation(function: Any) -> int:
     raise Unknown(f"the activation {type(function).__name__}")
 
 
+def _growth(config: Any) -> tuple[int, float]:
+    """The positions after which queries grow, and by how much."""
+    told = config.rope_parameters
+    return int(told["original_max_position_embeddings"]), float(told["llama_4_scaling_beta"])
+
+
 def _window(attention: Any, config: Any) -> int | None:
     """Tokens that a layer sees; None for all."""
+    if not getattr(attention, "is_sliding", True):
+        return None
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window  # type: ignore[no-any-return]
     window: int | None = (
@@ -371,22 +362,56 @@ def _perceptron(layer: Any) -> Any:
     return _either(layer, "mlp", "block_sparse_moe")
 
 
+def _norms(layer: Any) -> dict[str, Any]:
+    """A layer's norms by decoder.c's names, which its own code calls in one of several ways."""
+    for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS):
+        if all(hasattr(layer, place) for place in places.values()):
+            return {name: getattr(layer, place) for name, place in places.items()}
+    raise Unknown("layers with other norms")
+
+
+def _head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
+    """Those of queries and keys: of each head, or of all heads together."""
+    norms = _of_heads(attention)
+    sizes = [norm.weight.numel() for norm in norms]
+    if not norms or sizes == [attention.head_dim] * 2:
+        return dict(zip(("query_norm", "key_norm"), norms))
+    _require(sizes == [matrix.outputs for matrix in matrices[:2]], "norms of some heads")
+    return dict(zip(("queries_norm", "keys_norm"), norms))
+
+
+def _of_heads(attention: Any) -> list[Any]:
+    """The norms of queries and of keys; empty where it has none."""
+    found = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "query_layernorm", "key_layernorm")]
+    norms = [norm for norm in found if norm is not None]
+    _require(len(norms) in (0, 2), "norms of queries or of keys alone")
+    return norms
+
+
 def _rows(layer: Any) -> list[Rows | None]:
-    """In decoder.c's order: query, key, value, out, gate, up, down, decay."""
-    perceptron = _perceptron(layer)
-    if hasattr(perceptron, "experts"):
-        perceived: list[Rows | None] = [None, None, None]
-    elif hasattr(perceptron, "gate_up_proj"):
-        merged = _base(perceptron.gate_up_proj)
-        inner = merged.out_features // 2
-        perceived = [Rows(merged, 0, inner), Rows(merged, inner, inner), _whole_of(perceptron.down_proj)]
-    else:
-        perceived = [_whole_of(getattr(perceptron, name)) for name in ("gate_proj", "up_proj", "down_proj")]
+    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay."""
+    perceived = _perceived(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
         return [*map(_whole_of, projected), *perceived, _whole_of(delta.in_proj_a)]
     return [*_attended(layer.self_attn), *perceived, None]
+
+
+def _perceived(layer: Any) -> list[Rows | None]:
+    """Gate, up, down, and how much of what these give is added."""
+    perceptron, amount = _perceptron(layer), None
+    if hasattr(perceptron, "experts"):
+        perceptron, amount = shared(layer, perceptron)
+    if perceptron is None:
+        return [None, None, None, None]
+    down = _whole_of(_either(perceptron, "down_proj", "output_linear"))
+    part = None if amount is None else _whole_of(amount)
+    if hasattr(perceptron, "gate_up_proj") or hasattr(perceptron, "input_linear"):
+        merged = _base(_either(perceptron, "gate_up_proj", "input_linear"))
+        inner = merged.out_features // 2
+        return [Rows(merged, 0, inner), Rows(merged, inner, inner), down, part]
+    return [_whole_of(perceptron.gate_proj), _whole_of(perceptron.up_proj), down, part]
 
 
 def _attended(attention: Any) -> list[Rows]:
@@ -419,8 +444,15 @@ def _rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[in
         kinds = list(rotary.layer_types)
         made: list[Callable[..., Any]] = [functools.partial(rotary, layer_type=kind) for kind in kinds]
         return made, [kinds.index(kind) for kind, _ in zip(types, body.layers)]
-    without = [int(not getattr(getattr(layer, "self_attn", None), "use_rope", True)) for layer in body.layers]
+    without = [int(not _turns(getattr(layer, "self_attn", None), config)) for layer in body.layers]
     return [rotary, functools.partial(_unturned, rotary)][: 1 + max(without)], without
+
+
+def _turns(attention: Any, config: Any) -> bool:
+    """Whether a layer turns its queries and keys by their positions."""
+    if config.model_type == "exaone4":
+        return attention.sliding_window is None or bool(attention.is_sliding)
+    return bool(getattr(attention, "use_rope", True))
 
 
 def _unturned(rotary: Any, *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -442,16 +474,6 @@ def _epsilon(norm: Any) -> float:
     return float(_either(norm, "variance_epsilon", "eps"))
 
 
-def _either(of: Any, name: str, other: str) -> Any:
-    """What its own code calls by one of two names."""
-    return getattr(of, name) if hasattr(of, name) else getattr(of, other)
-
-
 def _base(linear: Any) -> Any:
     """The layer itself, whatever peft has put around it."""
     return getattr(linear, "base_layer", linear)
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise Unknown(what)

@@ -1,0 +1,75 @@
+"""Mixtures of experts as experts.h sees them: how a router chooses, and where the experts' matrices lie."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bainmarie_worker.engine.fused.layout import POINTER, REAL, WHOLE, Matrix, either, require
+
+_MOST_GROUPS = 64
+"""As in experts.h."""
+
+
+class Mixture(ctypes.Structure):
+    _fields_ = (
+        ("router", Matrix),
+        *((name, POINTER) for name in ("matrices", "correction")),
+        *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
+        ("factor", REAL),
+    )
+
+
+def shared(layer: Any, block: Any) -> tuple[Any, Any]:
+    """The perceptron beside a block's experts, and what tells how much of it is added, by a logistic function. None for
+    each that is missing."""
+    places = (block, "shared_expert"), (block, "shared_experts"), (layer, "shared_mlp")
+    found = (getattr(of, name, None) for of, name in places)
+    return next((one for one in found if one is not None), None), getattr(block, "shared_expert_gate", None)
+
+
+def mixture(
+    block: Any, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix], address: Callable[[torch.Tensor], int]
+) -> tuple[Mixture, list[Any]]:
+    """A block's routed experts, and the parameters of which they are made; their matrices are three-dimensional:
+    [experts, 2 * inner, hidden], [experts, hidden, inner]. Unknown where they are not."""
+    router, experts = either(block, "gate", "router"), block.experts
+    require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
+    turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
+    require(not turned, "experts whose matrices lie otherwise")
+    count, hidden, inner = experts.down_proj.shape
+    require(experts.gate_up_proj.shape == (count, 2 * inner, hidden), "experts whose matrices lie otherwise")
+    require(router.weight.shape == (count, hidden) and router.top_k <= count, "a router of other experts")
+    used = [router.weight, experts.gate_up_proj, experts.down_proj]
+    kinds = {weight.dtype for weight in used}
+    require(kinds <= {dtype}, f"experts in {' and '.join(map(str, kinds))}")
+    gated = (part for merged in experts.gate_up_proj for part in merged.chunk(2))
+    matrices = [weights(one) for each in zip(gated, gated, experts.down_proj) for one in each]
+    made = (Matrix * len(matrices))(*matrices)
+    told = Mixture(
+        router=weights(router.weight),
+        matrices=ctypes.addressof(made),
+        count=count,
+        chosen=router.top_k,
+        inner=inner,
+        whole=getattr(router, "norm_topk_prob", True),
+        factor=1.0,
+    )
+    told.held = made
+    if hasattr(router, "e_score_correction_bias"):
+        _correct(told, router, address)
+    return told, used
+
+
+def _correct(told: Mixture, router: Any, address: Callable[[torch.Tensor], int]) -> None:
+    """Of a router that gives each expert a score of its own, and adds something to it for the choice."""
+    correction = router.e_score_correction_bias.float()
+    told.correction, told.factor = address(correction), router.routed_scaling_factor
+    told.groups, told.best_groups = router.num_group, router.topk_group
+    size, rest = divmod(told.count, told.groups)
+    fits = rest == 0 and (size > 1 or told.groups == 1) and told.groups <= _MOST_GROUPS
+    require(fits and told.chosen <= told.best_groups * size, f"{told.groups} groups of {told.count} experts")
+    require(correction.shape == (told.count,) and bool(correction.isfinite().all()), "a correction of other scores")
