@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from bainmarie_worker.engine import probe
+from bainmarie_worker.engine.fused.angles import Angles
+from bainmarie_worker.engine.fused.changes import Changes
 from bainmarie_worker.engine.fused.kernel import NoKernel, kernel
 from bainmarie_worker.engine.fused.layout import Unknown
 from bainmarie_worker.engine.fused.memory import BlockAndState, OneBlock
-from bainmarie_worker.engine.fused.structure import Angles, Changes, Structure
+from bainmarie_worker.engine.fused.structure import Structure
 from bainmarie_worker.engine.lora import Weights
 from bainmarie_worker.engine.memory import Computed, Part
 from bainmarie_worker.engine.packed import Packed

@@ -1,4 +1,4 @@
-"""What descriptions of a model's parts have in common: how decoder.c is told of a matrix, and what it does not know."""
+"""How decoder.c is told of a model: the fields of model.h, and what a description that it does not know raises."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import ctypes
 from typing import Any
 
 POINTER, WHOLE, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+MATRICES = 9
+"""Of a layer, at most."""
 
 
 class Unknown(Exception):
@@ -19,6 +23,53 @@ class Matrix(ctypes.Structure):
     )
 
 
+class Recurrence(ctypes.Structure):
+    _fields_ = (
+        *((name, POINTER) for name in ("filter", "rate", "time_bias", "norm")),
+        *(
+            (name, WHOLE)
+            for name in ("channels", "taps", "key_heads", "value_heads", "key_size", "value_size", "place")
+        ),
+        ("epsilon", REAL),
+    )
+
+
+class Mixture(ctypes.Structure):
+    _fields_ = (
+        ("router", Matrix),
+        *((name, POINTER) for name in ("matrices", "correction")),
+        *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
+        ("factor", REAL),
+    )
+
+
+class Layer(ctypes.Structure):
+    _fields_ = (
+        ("matrices", Matrix * MATRICES),
+        *((name, POINTER) for name in ("recurrent", "experts")),
+        *((name, POINTER) for name in ("before", "after", "attended", "perceived")),
+        *((name, POINTER) for name in ("query_norm", "key_norm", "queries_norm", "keys_norm")),
+        *((name, WHOLE) for name in ("window", "angles", "place")),
+    )
+
+
+class Decoder(ctypes.Structure):
+    _fields_ = (
+        *((name, POINTER) for name in ("layers", "embeddings", "norm")),
+        ("head", Matrix),
+        *((name, WHOLE) for name in ("count", "hidden", "heads", "key_heads", "size", "rotary")),
+        *((name, WHOLE) for name in ("embeddings_kind", "cache_kind", "activation", "query_size")),
+        *((name, WHOLE) for name in ("experts", "chosen", "expert_inner")),
+        *((name, WHOLE) for name in ("neighbours", "turned_first", "known")),
+        *((name, REAL) for name in ("epsilon", "query_epsilon", "scaling", "growth")),
+        *((name, REAL) for name in ("embedding_scale", "branch_scale", "logit_scale", "score_cap", "logit_cap")),
+    )
+
+
+class Change(ctypes.Structure):
+    _fields_ = (("down", POINTER), ("up", POINTER), ("rank", WHOLE))
+
+
 def require(holds: bool, what: str) -> None:
     """Unknown where it does not hold."""
     if not holds:
@@ -28,3 +79,12 @@ def require(holds: bool, what: str) -> None:
 def either(of: Any, name: str, other: str) -> Any:
     """What its own code calls by one of two names."""
     return getattr(of, name) if hasattr(of, name) else getattr(of, other)
+
+
+def base(linear: Any) -> Any:
+    """The layer itself, whatever peft has put around it."""
+    return getattr(linear, "base_layer", linear)
+
+
+def epsilon(norm: Any) -> float:
+    return float(either(norm, "variance_epsilon", "eps"))

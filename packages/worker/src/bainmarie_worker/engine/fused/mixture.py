@@ -8,19 +8,10 @@ from typing import Any
 
 import torch
 
-from bainmarie_worker.engine.fused.layout import POINTER, REAL, WHOLE, Matrix, either, require
+from bainmarie_worker.engine.fused.layout import Matrix, Mixture, either, require
 
 _MOST_GROUPS = 64
 """As in experts.h."""
-
-
-class Mixture(ctypes.Structure):
-    _fields_ = (
-        ("router", Matrix),
-        *((name, POINTER) for name in ("matrices", "correction")),
-        *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
-        ("factor", REAL),
-    )
 
 
 def shared(layer: Any, block: Any) -> tuple[Any, Any]:

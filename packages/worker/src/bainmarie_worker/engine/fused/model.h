@@ -1,4 +1,4 @@
-/* What Python fills in. The same fields in the same order stand in structure.py. */
+/* What Python fills in. The same fields in the same order stand in layout.py. */
 #pragma once
 #include <stdint.h>
 

@@ -1,0 +1,69 @@
+"""Rotary positions: how far each layer turns its queries and keys, by the model's own code."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from bainmarie_worker.engine.fused.layout import require
+
+_STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha")
+"""Rotary positions whose angles do not depend on how long a sequence is."""
+
+
+class Angles:
+    """Cosines and sines of rotary positions, [tables, positions, rotary] in float32, made by the model's own code."""
+
+    def __init__(self, rotaries: Sequence[Callable[..., Any]]) -> None:
+        self._rotaries = rotaries
+        self.positions = 0
+        self.cosines = self.sines = torch.empty(0, 0, 0)
+
+    def reach(self, positions: int) -> None:
+        """Makes them for at least so many positions."""
+        if positions <= self.positions:
+            return
+        self.positions = max(512, 1 << (positions - 1).bit_length())
+        places = torch.arange(self.positions)[None]
+        made = [rotary(torch.zeros(1), places) for rotary in self._rotaries]
+        self.cosines, self.sines = (torch.cat(tables).contiguous() for tables in zip(*made))
+
+
+def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int]]:
+    """The functions that make angles, and which of them each layer uses."""
+    rotary, types = body.rotary_emb, list(getattr(config, "layer_types", None) or [])
+    local = getattr(body, "rotary_emb_local", None)
+    for module in (rotary, local):
+        told = getattr(module, "rope_type", "default")
+        for kind in told.values() if isinstance(told, dict) else (told,):
+            require(kind in _STEADY, f"rotary positions of the kind {kind}")
+    if local is not None:  # gemma3 before transformers 5
+        return [rotary, local], [int(bool(layer.self_attn.is_sliding)) for layer in body.layers]
+    if hasattr(rotary, "layer_types"):
+        kinds = list(rotary.layer_types)
+        made: list[Callable[..., Any]] = [functools.partial(rotary, layer_type=kind) for kind in kinds]
+        return made, [kinds.index(kind) for kind, _ in zip(types, body.layers)]
+    without = [int(not _turns(getattr(layer, "self_attn", None), config)) for layer in body.layers]
+    return [rotary, functools.partial(_unturned, rotary)][: 1 + max(without)], without
+
+
+def _turns(attention: Any, config: Any) -> bool:
+    """Whether a layer turns its queries and keys by their positions."""
+    if config.model_type == "exaone4":
+        return attention.sliding_window is None or bool(attention.is_sliding)
+    return bool(getattr(attention, "use_rope", True))
+
+
+def _unturned(rotary: Any, *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Angles of layers that do not turn by positions."""
+    cosines, sines = rotary(*asked)
+    return torch.ones_like(cosines), torch.zeros_like(sines)
+
+
+def growth(config: Any) -> tuple[int, float]:
+    """The positions after which queries grow, and by how much."""
+    told = config.rope_parameters
+    return int(told["original_max_position_embeddings"]), float(told["llama_4_scaling_beta"])
