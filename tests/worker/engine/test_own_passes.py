@@ -21,6 +21,7 @@ WAYS = [
     ("gpt_oss", torch.bfloat16, "packed"),
     ("minimax", torch.float32, "apart"),
     ("llama", torch.bfloat16, "fused"),
+    ("qwen3_5_text", torch.bfloat16, "fused"),
 ]
 
 
@@ -126,9 +127,10 @@ def test_a_seed_gives_the_same_to_the_bit(forward, situation):
         assert other.drawn == alone.drawn
 
 
-def test_the_next_turn_begins_with_what_was_computed_for_the_last(forward):
+@pytest.mark.parametrize("more", [3, 30])
+def test_the_next_turn_begins_with_what_was_computed_for_the_last(forward, more):
     work = batch(forward)
-    first = heard(tokens_of(random.Random(1), 2 * CHUNK + 30), TOKENS, Sampling(seed=3))
+    first = heard(tokens_of(random.Random(1), 2 * CHUNK + more), TOKENS, Sampling(seed=3))
     finish(work, first)
     turn = [*first.sequence.prompt, *first.tokens, 5, 6, 7]
     again, fresh = (heard(turn, TOKENS, Sampling(seed=3), logprobs=0) for _ in range(2))

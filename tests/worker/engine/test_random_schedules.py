@@ -15,7 +15,12 @@ from tests.worker.engine.driving import PLENTY, Watched, batch, finish, heard, s
 from bainmarie_worker.engine.sequence import Sampling
 
 SHARED = random.Random(2).choices(range(3, 128), k=150)
-LIMITS = {"llama": (PLENTY, 100_000, 70_000, 40_000), "gemma3_text": (PLENTY, 80_000), "falcon_h1": (PLENTY, 60_000)}
+LIMITS = {
+    "llama": (PLENTY, 100_000, 70_000, 40_000),
+    "gemma3_text": (PLENTY, 80_000),
+    "falcon_h1": (PLENTY, 60_000),
+    "qwen3_5_text": (PLENTY, 400_000),
+}
 
 
 @dataclass(frozen=True)

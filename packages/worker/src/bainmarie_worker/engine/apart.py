@@ -158,9 +158,9 @@ def croppable(cache: Any) -> bool:
     if getattr(type(cache), "is_croppable", True) is False or not hasattr(cache, "crop"):
         return False
     layers = getattr(cache, "layers", None)
-    if layers is None:  # before 4.54: one list of full keys and values
-        return type(cache) is DynamicCache
-    return all(_layer_croppable(layer) for layer in layers)
+    if type(cache) is not DynamicCache:  # a subclass has more than its layers
+        return False
+    return layers is None or all(_layer_croppable(layer) for layer in layers)  # None before 4.54: full keys and values
 
 
 def _layer_croppable(layer: Any) -> bool:

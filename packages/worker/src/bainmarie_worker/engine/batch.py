@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from bainmarie_worker.engine import scheduler
 from bainmarie_worker.engine.costs import Costs
 from bainmarie_worker.engine.lookup import Lookup
-from bainmarie_worker.engine.memory import Computed, Forward, NoRoom, Part, independent
+from bainmarie_worker.engine.memory import Computed, Forward, Memory, NoRoom, Part, independent
 from bainmarie_worker.engine.prefixes import Kind, Prefixes, common
 from bainmarie_worker.engine.running import Running
 from bainmarie_worker.engine.sampling import Sampler
@@ -191,12 +191,11 @@ class Batch:
         sequence = stream.sequence
         kind = self._kind(sequence)
         try:
-            length, memory = self._prefixes.take(kind, sequence.prompt)
-            twin = max(self._alike(stream), key=lambda pair: pair[0], default=(0, None))
-            if twin[1] is not None and twin[0] > length:
-                if memory is not None:
-                    self._prefixes.put(kind, list(sequence.prompt[:length]), memory)
-                memory = twin[1].memory.copy(twin[0])
+            shared, twin = max(self._alike(stream), key=lambda pair: pair[0], default=(0, None))
+            if twin is not None and shared > self._prefixes.longest(kind, sequence.prompt[:-1]):
+                memory: Memory | None = twin.memory.copy(shared)
+            else:
+                memory = self._prefixes.take(kind, sequence.prompt)[1]
             lookup = Lookup(sequence.prompt) if self._speculate and not kind.own else None
             sampler = self._make_sampler(stream)
             memory = memory or self._forward.memory()
@@ -223,9 +222,8 @@ class Batch:
         """Whether it had better wait. The one that it waits for is told to stop where they part."""
         prompt, kind = stream.sequence.prompt, self._kind(stream.sequence)
         alike = [one for one in self._running if one.todo > 1 and one.kind == kind]
-        coming = {kind.usable(min(common(one.ids, prompt), len(prompt) - 1)): one for one in alike}
-        if not self._forward.crops:
-            coming = {length: one for length, one in coming.items() if length > one.memory.length}
+        pairs = [(kind.usable(min(common(one.ids, prompt), len(prompt) - 1)), one) for one in alike]
+        coming = {length: one for length, one in pairs if self._forward.crops or length > one.memory.length}
         most = max(coming, default=0)
         if most <= _WORTH_WAITING:
             return False
@@ -238,9 +236,10 @@ class Batch:
 
     def _stops(self, one: Running) -> set[int]:
         """Where others may want to go on from: before what its prompt asks for an answer with, which is another in the
-        next turn (with thoughts, say, that are left out of it), and where others before it went another way."""
+        next turn (with thoughts, say, that are left out of it), or at its last whole chunk; and where others before it
+        went another way."""
         prompt, kind = one.sequence.prompt, one.kind
-        end = kind.usable(max(0, len(prompt) - _ASKING))
+        end = kind.usable(len(prompt)) if kind.own else max(0, len(prompt) - _ASKING)
         others = [common(other.ids, prompt) for other in self._running if other.kind == kind]
         parting = kind.usable(max(self._prefixes.shared(kind, prompt), *others, 0))
         return {place for place in (end, min(parting, end)) if place - one.memory.length > _WORTH_WAITING}

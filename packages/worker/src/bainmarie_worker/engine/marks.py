@@ -24,7 +24,7 @@ class Marks(Generic[State]):
 
     def keep(self, length: int, state: State) -> None:
         """Where there are too many, the one goes that is missed least: its neighbour before it is the nearest. `length`
-        is larger than all before."""
+        is no smaller than any before."""
         self._states[length] = state
         if len(self._states) > _MOST:
             lengths = sorted(self._states)

@@ -72,6 +72,7 @@ class Prefixes:
         entry = self._kept.pop(place)
         if len(entry.ids) - length <= _TAIL:
             entry.memory.crop(length)
+            entry.memory.mark()  # another may want to go on from here too, when it is longer
             return length, entry.memory
         self._kept.append(entry)
         return length, entry.memory.copy(length)

@@ -71,7 +71,7 @@ static void reduce(state *s, int64_t at, const int *which, int count, const floa
 }
 
 /* to += B x of an adapter, outputs `first` to `last`; `first` is a multiple of `TILE`. */
-static void raise(const change *c, const float *x, int64_t first, int64_t last, float *to) {
+static void lift(const change *c, const float *x, int64_t first, int64_t last, float *to) {
     for (int64_t o = first; o < last; o += TILE, to += TILE) {
         const float *weight = c->up + o * c->rank;
         floats sums[TILE / LANES] = {{0}};
@@ -97,7 +97,7 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
     for (int64_t r = 0, n; rank && r < rows; r += n) {
         n = alike(s, r, rows, at, which, &c);
         if (!c) continue;
-        for (int64_t i = r; i < r + n; i++) raise(c, s->reduced + (place * rows + i) * rank, first, last, to + i * stride);
+        for (int64_t i = r; i < r + n; i++) lift(c, s->reduced + (place * rows + i) * rank, first, last, to + i * stride);
     }
 }
 
