@@ -39,7 +39,7 @@ class Architecture:
 
     @property
     def title(self) -> str:
-        bias = "-bias" if self.settings.get("mlp_bias") else ""
+        bias = "-bias" if self.settings.get("mlp_bias") or self.settings.get("conv_bias") else ""
         wide = "-wide" if self.settings.get("intermediate_size", 0) > 1000 else ""
         return f"{self.name}-{self.path}{bias}{wide}"
 
@@ -69,6 +69,11 @@ _DELTA: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
     "layer_types": ["linear_attention", "full_attention", "linear_attention"],
     "num_hidden_layers": 3,
+}
+_SHORT: dict[str, Any] = {
+    "num_hidden_layers": 3,
+    "layer_types": ["conv", "full_attention", "conv"],
+    "block_auto_adjust_ff_dim": False,
 }
 
 ARCHITECTURES = (
@@ -134,6 +139,8 @@ ARCHITECTURES = (
         **_DELTA,
         **{**_EXPERTS, "num_experts_per_tok": 3},
     ),
+    _fused("lfm2", conv_L_cache=4, **_SHORT),
+    _fused("lfm2", conv_bias=True, num_key_value_heads=1, **_SHORT),
     _fused(
         "qwen3_moe",
         num_attention_heads=2,
@@ -362,6 +369,6 @@ def make(known: Architecture) -> Any:
             torch.nn.init.uniform_(weights, -5, 0)  # else it would forget each token at once
     chance = torch.Generator().manual_seed(1)
     for name, numbers in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(("norm.weight", "proj.bias", "e_score_correction_bias")):
+        if name.endswith(("norm.weight", "proj.bias", "conv.bias", "e_score_correction_bias")):
             numbers.data += _SPREAD * torch.randn(numbers.shape, generator=chance)
     return model

@@ -143,7 +143,7 @@ static void norm_rows(state *s, const float *branch_norm, const float *weight, c
 static void project(state *s, int64_t at, char *room) {
     static const int which[TOGETHER] = {QUERY, KEY, VALUE, DECAY};
     const layer *l = &s->model->layers[at];
-    const int count = l->recurrent ? 4 : 3;
+    const int count = l->matrices[DECAY].weight ? 4 : 3;
     float *to[] = {s->queries, s->keys, s->values, s->decays};
     int64_t end[TOGETHER], all = 0, first;
     for (int m = 0; m < count; m++) end[m] = all += (l->matrices[which[m]].out + UNIT - 1) / UNIT;
@@ -236,8 +236,8 @@ static void prepare_seen(state *s, const layer *l) {
     const decoder *m = s->model;
     const matrix *next = &l->matrices[OUT];
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        if (l->recurrent) gate_heads(s, l->recurrent, r);
-        else if (m->query_size > m->size) gate_queries(s, r);
+        if (!l->recurrent && m->query_size > m->size) gate_queries(s, r);
+        else if (l->recurrent && l->recurrent->kind == DELTA) gate_heads(s, l->recurrent, r);
         prepare_row(r, s->seen, s->input, next);
     }
     meet(begin_of(next));
@@ -358,11 +358,13 @@ static void run(void *argument, unsigned thread) {
         const matrix *entry = l->experts ? &l->experts->router : &l->matrices[GATE];
         norm_rows(s, at ? l[-1].perceived : NULL, l->before, &l->matrices[QUERY]);
         project(s, at, room);
-        if (l->recurrent) {
-            delta_rule(s, l->recurrent, &l->matrices[OUT]);
-        } else {
+        if (!l->recurrent) {
             place_rows(s, at);
             attention(s, at, own);
+        } else if (l->recurrent->kind == CONVOLUTION) {
+            convolve(s, l->recurrent, &l->matrices[OUT]);
+        } else {
+            delta_rule(s, l->recurrent, &l->matrices[OUT]);
         }
         prepare_seen(s, l);
         add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);

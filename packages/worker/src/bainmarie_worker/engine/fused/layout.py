@@ -25,11 +25,9 @@ class Matrix(ctypes.Structure):
 
 class Recurrence(ctypes.Structure):
     _fields_ = (
-        *((name, POINTER) for name in ("filter", "rate", "time_bias", "norm")),
-        *(
-            (name, WHOLE)
-            for name in ("channels", "taps", "key_heads", "value_heads", "key_size", "value_size", "place")
-        ),
+        *((name, POINTER) for name in ("filter", "filter_bias", "rate", "time_bias", "norm")),
+        *((name, WHOLE) for name in ("kind", "channels", "taps")),
+        *((name, WHOLE) for name in ("key_heads", "value_heads", "key_size", "value_size", "place")),
         ("epsilon", REAL),
     )
 
@@ -76,9 +74,9 @@ def require(holds: bool, what: str) -> None:
         raise Unknown(what)
 
 
-def either(of: Any, name: str, other: str) -> Any:
-    """What its own code calls by one of two names."""
-    return getattr(of, name) if hasattr(of, name) else getattr(of, other)
+def either(of: Any, *names: str) -> Any:
+    """What its own code calls by one of these names."""
+    return getattr(of, next((name for name in names if hasattr(of, name)), names[-1]))
 
 
 def base(linear: Any) -> Any:

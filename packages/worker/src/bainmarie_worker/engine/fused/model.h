@@ -25,22 +25,28 @@ typedef struct {
     float factor;                /* of all weights, with a correction */
 } mixture;
 
-/* A layer that remembers by the gated delta rule, in the place of attention. */
+enum { DELTA = 0, CONVOLUTION = 1 };
+
+/* A layer that remembers by a state of one size, in the place of attention. */
 typedef struct {
-    const float *filter;     /* [taps, channels] factors of a channel's last inputs, the oldest first */
-    const float *rate;       /* [value heads] how fast they forget */
-    const float *time_bias;  /* [value heads] */
-    const float *norm;       /* [value size] of what a head sees */
-    int64_t channels, taps;  /* queries, keys and values of all heads; inputs that are mixed */
-    int64_t key_heads, value_heads, key_size, value_size;
-    int64_t place;           /* where its part of a sequence's state begins */
+    const float *filter;      /* [taps, channels] factors of a channel's last inputs, the oldest first */
+    const float *filter_bias; /* [channels] or null */
+    const float *rate;        /* [value heads] how fast they forget */
+    const float *time_bias;   /* [value heads] */
+    const float *norm;        /* [value size] of what a head sees */
+    int64_t kind;
+    int64_t channels, taps;   /* what is mixed with its last inputs, and how many of them */
+    int64_t key_heads, value_heads, key_size, value_size; /* 0 of a CONVOLUTION, which has no heads */
+    int64_t place;            /* where its part of a sequence's state begins */
     float epsilon;
 } recurrence;
 
 enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
 /* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
- * Of a recurrent layer: QUERY gives queries, keys and values; KEY gates of what is seen; VALUE and DECAY one number for each
- * value head, how much is learnt and how much forgotten. Else there is no DECAY. */
+ * Of a recurrent layer QUERY, KEY, VALUE and DECAY give, by its kind:
+ *   DELTA: queries, keys and values; gates of what is seen; of each value head how much is learnt; how much is forgotten
+ *   CONVOLUTION: gates of inputs; gates of what is seen; inputs
+ * Else there is no DECAY. */
 
 typedef struct {
     matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */

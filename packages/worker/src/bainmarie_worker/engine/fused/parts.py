@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from bainmarie_worker.engine.fused.layout import Matrix, Unknown, base, either, require
@@ -22,7 +23,9 @@ _GLM_NORMS = {
     "after": "post_attention_layernorm",
     "perceived": "post_mlp_layernorm",
 }
+_LIQUID_NORMS = {"before": "operator_norm", "after": "ffn_norm"}
 _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
+_HEAD_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ def rows_of(layer: Any) -> list[Rows | None]:
         delta = layer.linear_attn
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
         return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a)]
+    if hasattr(layer, "conv"):
+        short = layer.conv
+        return [
+            *_parts(short.in_proj, [base(short.out_proj).in_features] * 3),
+            whole_of(short.out_proj),
+            *perceived,
+            None,
+        ]
     return [*_attended(layer.self_attn), *perceived, None]
 
 
@@ -51,24 +62,29 @@ def _perceived(layer: Any) -> list[Rows | None]:
         perceptron, amount = shared(layer, perceptron)
     if perceptron is None:
         return [None, None, None, None]
-    down = whole_of(either(perceptron, "down_proj", "output_linear"))
+    down = whole_of(either(perceptron, "down_proj", "output_linear", "w2"))
     part = None if amount is None else whole_of(amount)
     if hasattr(perceptron, "gate_up_proj") or hasattr(perceptron, "input_linear"):
         merged = base(either(perceptron, "gate_up_proj", "input_linear"))
-        inner = merged.out_features // 2
-        return [Rows(merged, 0, inner), Rows(merged, inner, inner), down, part]
-    return [whole_of(perceptron.gate_proj), whole_of(perceptron.up_proj), down, part]
+        return [*_parts(merged, [merged.out_features // 2] * 2), down, part]
+    gate, up = (whole_of(either(perceptron, *names)) for names in (("gate_proj", "w1"), ("up_proj", "w3")))
+    return [gate, up, down, part]
 
 
 def _attended(attention: Any) -> list[Rows]:
     """Query, key, value, out."""
-    out = whole_of(attention.o_proj)
+    out = whole_of(either(attention, "o_proj", "out_proj"))
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
-        merged, size = base(attention.qkv_proj), [keys * attention.num_key_value_groups, keys, keys]
-        ends = [sum(size[: n + 1]) for n in range(3)]
-        return [*(Rows(merged, end - count, count) for end, count in zip(ends, size)), out]
+        return [*_parts(attention.qkv_proj, [keys * attention.num_key_value_groups, keys, keys]), out]
     return [*map(whole_of, (attention.q_proj, attention.k_proj, attention.v_proj)), out]
+
+
+def _parts(linear: Any, counts: Sequence[int]) -> list[Rows]:
+    """Of merged matrices one after the other."""
+    merged, ends = base(linear), list(accumulate(counts))
+    require(merged.out_features == ends[-1], "merged matrices of other sizes")
+    return [Rows(merged, end - count, count) for end, count in zip(ends, counts)]
 
 
 def whole_of(linear: Any) -> Rows:
@@ -77,12 +93,12 @@ def whole_of(linear: Any) -> Rows:
 
 
 def perceptron_of(layer: Any) -> Any:
-    return either(layer, "mlp", "block_sparse_moe")
+    return either(layer, "mlp", "block_sparse_moe", "feed_forward")
 
 
 def norms_of(layer: Any) -> dict[str, Any]:
     """A layer's norms by decoder.c's names, which its own code calls in one of several ways."""
-    for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS):
+    for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS, _LIQUID_NORMS):
         if all(hasattr(layer, place) for place in places.values()):
             return {name: getattr(layer, place) for name, place in places.items()}
     raise Unknown("layers with other norms")
@@ -100,7 +116,7 @@ def head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
 
 def of_heads(attention: Any) -> list[Any]:
     """The norms of queries and of keys; empty where it has none."""
-    found = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "query_layernorm", "key_layernorm")]
+    found = [getattr(attention, name, None) for name in _HEAD_NORMS]
     norms = [norm for norm in found if norm is not None]
     require(len(norms) in (0, 2), "norms of queries or of keys alone")
     return norms

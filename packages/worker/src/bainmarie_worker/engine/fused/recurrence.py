@@ -1,4 +1,4 @@
-"""Layers of the gated delta rule as delta.h sees them."""
+"""Layers that remember by a state of one size, as delta.h and convolution.h see them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,36 @@ from bainmarie_worker.engine.fused.layout import Recurrence, epsilon, require
 
 _STEP = 32
 """Sizes are multiples of it, as in structure.py."""
+_DELTA, _CONVOLUTION = range(2)
+"""As in model.h."""
+_OTHERWISE = "recurrent layers that mix their inputs otherwise"
+
+Address = Callable[[torch.Tensor], int]
 
 
-def recurrence(delta: Any, place: int, address: Callable[[torch.Tensor], int]) -> Recurrence:
-    """`place` is where its part of a sequence's state begins. Unknown where its own code computes something else."""
+def recurrent_of(layer: Any) -> Any:
+    """What a layer has in the place of attention; None where that is attention."""
+    found = (getattr(layer, name, None) for name in ("linear_attn", "conv"))
+    return next((one for one in found if one is not None), None)
+
+
+def recurrence(module: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
+    """And the parameters that it is made of. `place` is where its part of a sequence's state begins. Unknown where its
+    own code computes something else."""
+    return (_delta if hasattr(module, "in_proj_qkv") else _convolution)(module, place, address)
+
+
+def _delta(delta: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
     activations = {delta.activation, getattr(delta.norm, "activation", "silu")}
     require(activations == {"silu"}, "recurrent layers with another activation than silu")
-    channels, one, taps = delta.conv1d.weight.shape
     sizes = (delta.head_k_dim, delta.head_v_dim)
     require(delta.num_v_heads % delta.num_k_heads == 0, "recurrent layers whose heads share no keys")
     require(not any(size % _STEP for size in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
-    require(one == 1 and delta.conv1d.bias is None, "recurrent layers that mix their inputs otherwise")
-    require(channels == 2 * delta.key_dim + delta.value_dim, "recurrent layers that mix their inputs otherwise")
-    return Recurrence(
-        filter=address(delta.conv1d.weight.detach()[:, 0].t().float().contiguous()),
+    told = Recurrence(
+        kind=_DELTA,
         rate=address(delta.A_log.detach().float().exp()),
         time_bias=address(delta.dt_bias.detach().float()),
         norm=address(delta.norm.weight.detach().float()),
-        channels=channels,
-        taps=taps,
         key_heads=delta.num_k_heads,
         value_heads=delta.num_v_heads,
         key_size=delta.head_k_dim,
@@ -37,6 +48,25 @@ def recurrence(delta: Any, place: int, address: Callable[[torch.Tensor], int]) -
         place=place,
         epsilon=epsilon(delta.norm),
     )
+    mixing = _filter(told, delta.conv1d, 2 * delta.key_dim + delta.value_dim, address)
+    return told, [*mixing, delta.A_log, delta.dt_bias, delta.norm.weight]
+
+
+def _convolution(short: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
+    told = Recurrence(kind=_CONVOLUTION, place=place)
+    return told, _filter(told, short.conv, short.out_proj.in_features, address)
+
+
+def _filter(told: Recurrence, convolution: Any, channels: int, address: Address) -> list[Any]:
+    """Of each channel its last inputs' factors; gives the parameters."""
+    weight, bias = convolution.weight, convolution.bias
+    require(weight.shape[:2] == (channels, 1), _OTHERWISE)
+    told.filter = address(weight.detach()[:, 0].t().float().contiguous())
+    told.channels, told.taps = channels, weight.shape[2]
+    if bias is None:
+        return [weight]
+    told.filter_bias = address(bias.detach().float())
+    return [weight, bias]
 
 
 def floats_of(told: Recurrence) -> int:

@@ -1,7 +1,7 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
-Known are the families whose code was read: each layer norm -> attention, or the gated delta rule -> sum, norm -> gated
-perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm)
+Known are the families whose code was read: each layer norm -> attention, or a recurrent layer in its place -> sum, norm
+-> gated perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm)
 makes it unknown, and what cannot be seen from outside is tried (probe.py).
 """
 
@@ -29,14 +29,14 @@ from bainmarie_worker.engine.fused.layout import (
 )
 from bainmarie_worker.engine.fused.mixture import mixture
 from bainmarie_worker.engine.fused.parts import Rows, head_norms, norms_of, of_heads, perceptron_of, rows_of, whole_of
-from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence
+from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence, recurrent_of
 from bainmarie_worker.packed_linear import Int8Linear
 
 FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
-    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
+    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe", "lfm2"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -77,7 +77,7 @@ class Structure:
         attentions = [number for number, layer in enumerate(self.layers) if hasattr(layer, "self_attn")]
         require(bool(attentions), "no layer with attention")
         first, block = self.layers[attentions[0]].self_attn, perceptron_of(self.layers[0])
-        size = int(first.head_dim)
+        size, norm = int(first.head_dim), either(body, "norm", "embedding_norm")
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
@@ -91,7 +91,7 @@ class Structure:
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, POINTER),
             embeddings=self._address(embeddings),
-            norm=self._norm(body.norm),
+            norm=self._norm(norm),
             head=self._matrix(whole_of(model.get_output_embeddings())),
             count=len(self.layers),
             hidden=matrices[0].inputs,
@@ -102,11 +102,11 @@ class Structure:
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
             query_size=matrices[0].outputs // heads,
-            activation=_activation(either(getattr(block, "experts", block), "act_fn", "activation_fn")),
+            activation=_activation(_activation_of(getattr(block, "experts", block))),
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
-            epsilon=epsilon(body.norm),
+            epsilon=epsilon(norm),
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
             known=known,
@@ -128,7 +128,7 @@ class Structure:
         require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
     def _layer(self, layer: Any, rows: list[Rows | None], angles: int, config: Any) -> Layer:
-        attention, delta = (getattr(layer, name, None) for name in ("self_attn", "linear_attn"))
+        attention, remembering = getattr(layer, "self_attn", None), recurrent_of(layer)
         block = perceptron_of(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
         for group in (0, 1, 2, 8), (4, 5, 7):
@@ -139,12 +139,12 @@ class Structure:
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
         recurrent = None
-        if delta is not None:
-            told = recurrence(delta, self.state, self._address)
+        if remembering is not None:
+            told, parameters = recurrence(remembering, self.state, self._address)
             recurrent = ctypes.addressof(told)
             self.state += floats_of(told)
             self._held.append(told)
-            used |= {id(value) for value in (delta.conv1d.weight, delta.A_log, delta.dt_bias, delta.norm.weight)}
+            used |= {id(value) for value in parameters}
         experts = None
         if hasattr(block, "experts"):
             require(not ("perceived" in norms and rows[4]), "experts and a shared one before a norm")
@@ -154,12 +154,12 @@ class Structure:
             self._mixtures.append(mixed)
         for name, value in layer.named_parameters():
             require(id(value) in used or ".lora_" in name, f"a layer with {name}")
-        self.attending += delta is None
+        self.attending += remembering is None
         return Layer(
             matrices=(Matrix * MATRICES)(*matrices),
             recurrent=recurrent,
             experts=experts,
-            window=0 if delta is not None else _window(attention, config) or 0,
+            window=0 if remembering is not None else _window(attention, config) or 0,
             angles=angles,
             place=self.attending - 1,
             **{name: self._norm(module) for name, module in norms.items()},
@@ -199,6 +199,11 @@ class Structure:
 def _functions() -> tuple[Any, ...]:
     """In the order of decoder.c's activations."""
     return F.silu, F.gelu, functools.partial(F.gelu, approximate="tanh")
+
+
+def _activation_of(perceptron: Any) -> Any:
+    """The function of its gate."""
+    return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn")
 
 
 def _activation(function: Any) -> int:
