@@ -39,7 +39,7 @@ class Architecture:
 
     @property
     def title(self) -> str:
-        bias = "-bias" if self.settings.get("mlp_bias") or self.settings.get("conv_bias") else ""
+        bias = "-bias" if any(self.settings.get(f"{part}_bias") for part in ("mlp", "conv", "mamba_proj")) else ""
         wide = "-wide" if self.settings.get("intermediate_size", 0) > 1000 else ""
         return f"{self.name}-{self.path}{bias}{wide}"
 
@@ -74,6 +74,23 @@ _SHORT: dict[str, Any] = {
     "num_hidden_layers": 3,
     "layer_types": ["conv", "full_attention", "conv"],
     "block_auto_adjust_ff_dim": False,
+}
+_MAMBA: dict[str, Any] = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 32,
+    "mamba_n_groups": 1,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 16,
+}
+_GRANITE: dict[str, Any] = {
+    "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "shared_intermediate_size": 64,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.5,
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 2.0,
 }
 
 ARCHITECTURES = (
@@ -138,6 +155,16 @@ ARCHITECTURES = (
         shared_expert_intermediate_size=64,
         **_DELTA,
         **{**_EXPERTS, "num_experts_per_tok": 3},
+    ),
+    _fused("granitemoehybrid", num_local_experts=0, mamba_conv_bias=False, **_GRANITE, **_MAMBA),
+    _fused(
+        "granitemoehybrid",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        position_embedding_type="rope",
+        num_attention_heads=2,
+        **{**_GRANITE, **_MAMBA, "mamba_n_groups": 2},
+        mamba_proj_bias=True,
     ),
     _fused("lfm2", conv_L_cache=4, **_SHORT),
     _fused("lfm2", conv_bias=True, num_key_value_heads=1, **_SHORT),
@@ -365,10 +392,12 @@ def make(known: Architecture) -> Any:
     for name, weights in model.named_parameters():
         if weights.dim() > 1 and "A_log" not in name:
             torch.nn.init.normal_(weights, std=_SPREAD)
-        if name.endswith("linear_attn.A_log"):
+        if name.endswith(("linear_attn.A_log", "mamba.A_log")):
             torch.nn.init.uniform_(weights, -5, 0)  # else it would forget each token at once
+        if name.endswith(("mamba.D", "mamba.dt_bias")):
+            torch.nn.init.uniform_(weights, -1, 1)
     chance = torch.Generator().manual_seed(1)
     for name, numbers in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(("norm.weight", "proj.bias", "conv.bias", "e_score_correction_bias")):
+        if name.endswith(("norm.weight", "proj.bias", "conv.bias", "conv1d.bias", "e_score_correction_bias")):
             numbers.data += _SPREAD * torch.randn(numbers.shape, generator=chance)
     return model

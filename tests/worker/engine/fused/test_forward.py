@@ -27,7 +27,7 @@ from bainmarie_worker.loading import Loaded
 from bainmarie_worker.packed_linear import pack
 
 FUSED = [known for known in ARCHITECTURES if known.path == "fused"]
-RECURRENT = ("qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "lfm2")
+RECURRENT = ("qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "lfm2", "granitemoehybrid")
 """Of those the ones whose own code cannot pack sequences."""
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 0.06}
 """torch rounds to bf16 what it hands from layer to layer, and its int8 kernel the sums; compiled code does neither."""
@@ -144,7 +144,7 @@ def test_a_token_beyond_the_vocabulary_is_an_error_of_its_pass():
     "name",
     [
         *("phi3", "gemma3_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"),
-        *("qwen3_5_text", "qwen3_5_moe_text", "lfm2"),
+        *("qwen3_5_text", "qwen3_5_moe_text", "lfm2", "granitemoehybrid"),
     ],
 )
 def test_an_adapter_where_matrices_are_merged_or_branches_have_norms_or_there_are_experts(name, tmp_path):

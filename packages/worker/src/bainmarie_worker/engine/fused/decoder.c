@@ -12,6 +12,7 @@
 #include "attention.h"
 #include "delta.h"
 #include "experts.h"
+#include "scan.h"
 
 /* The most inputs of any matrix. */
 static int64_t widest(const decoder *m) {
@@ -238,6 +239,7 @@ static void prepare_seen(state *s, const layer *l) {
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         if (!l->recurrent && m->query_size > m->size) gate_queries(s, r);
         else if (l->recurrent && l->recurrent->kind == DELTA) gate_heads(s, l->recurrent, r);
+        else if (l->recurrent && l->recurrent->kind == SCAN) gate_groups(s, l->recurrent, r);
         prepare_row(r, s->seen, s->input, next);
     }
     meet(begin_of(next));
@@ -363,6 +365,8 @@ static void run(void *argument, unsigned thread) {
             attention(s, at, own);
         } else if (l->recurrent->kind == CONVOLUTION) {
             convolve(s, l->recurrent, &l->matrices[OUT]);
+        } else if (l->recurrent->kind == SCAN) {
+            scan(s, l->recurrent, &l->matrices[OUT]);
         } else {
             delta_rule(s, l->recurrent, &l->matrices[OUT]);
         }

@@ -25,10 +25,10 @@ class Matrix(ctypes.Structure):
 
 class Recurrence(ctypes.Structure):
     _fields_ = (
-        *((name, POINTER) for name in ("filter", "filter_bias", "rate", "time_bias", "norm")),
-        *((name, WHOLE) for name in ("kind", "channels", "taps")),
+        *((name, POINTER) for name in ("filter", "filter_bias", "rate", "time_bias", "skip", "norm")),
+        *((name, WHOLE) for name in ("kind", "norms", "channels", "taps")),
         *((name, WHOLE) for name in ("key_heads", "value_heads", "key_size", "value_size", "place")),
-        ("epsilon", REAL),
+        *((name, REAL) for name in ("epsilon", "least_time")),
     )
 
 

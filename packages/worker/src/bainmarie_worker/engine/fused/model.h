@@ -25,7 +25,7 @@ typedef struct {
     float factor;                /* of all weights, with a correction */
 } mixture;
 
-enum { DELTA = 0, CONVOLUTION = 1 };
+enum { DELTA = 0, CONVOLUTION = 1, SCAN = 2 };
 
 /* A layer that remembers by a state of one size, in the place of attention. */
 typedef struct {
@@ -33,12 +33,15 @@ typedef struct {
     const float *filter_bias; /* [channels] or null */
     const float *rate;        /* [value heads] how fast they forget */
     const float *time_bias;   /* [value heads] */
-    const float *norm;        /* [value size] of what a head sees */
+    const float *skip;        /* of a SCAN: [value heads] how much of a value is seen as it is */
+    const float *norm;        /* of what is seen: [value size] of a head, of a SCAN [value heads * value size] */
     int64_t kind;
+    int64_t norms;            /* of a SCAN: into how many of them the heads are divided */
     int64_t channels, taps;   /* what is mixed with its last inputs, and how many of them */
     int64_t key_heads, value_heads, key_size, value_size; /* 0 of a CONVOLUTION, which has no heads */
     int64_t place;            /* where its part of a sequence's state begins */
     float epsilon;
+    float least_time;         /* of a SCAN: that a token is written for */
 } recurrence;
 
 enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
@@ -46,6 +49,7 @@ enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
  * Of a recurrent layer QUERY, KEY, VALUE and DECAY give, by its kind:
  *   DELTA: queries, keys and values; gates of what is seen; of each value head how much is learnt; how much is forgotten
  *   CONVOLUTION: gates of inputs; gates of what is seen; inputs
+ *   SCAN: values, keys and queries; gates of what is seen; of each value head for how long a token is written
  * Else there is no DECAY. */
 
 typedef struct {

@@ -52,6 +52,11 @@ def rows_of(layer: Any) -> list[Rows | None]:
             *perceived,
             None,
         ]
+    if getattr(layer, "mamba", None) is not None:
+        mamba = layer.mamba
+        sizes = [mamba.intermediate_size, mamba.conv_dim, mamba.num_heads]
+        gates, mixed, times = _parts(mamba.in_proj, sizes)
+        return [mixed, gates, times, whole_of(mamba.out_proj), *perceived, None]
     return [*_attended(layer.self_attn), *perceived, None]
 
 
@@ -93,7 +98,9 @@ def whole_of(linear: Any) -> Rows:
 
 
 def perceptron_of(layer: Any) -> Any:
-    return either(layer, "mlp", "block_sparse_moe", "feed_forward")
+    """Or what has experts in its place."""
+    names = ("mlp", "block_sparse_moe", "feed_forward", "shared_mlp")
+    return next(found for name in names if (found := getattr(layer, name, None)) is not None)
 
 
 def norms_of(layer: Any) -> dict[str, Any]:

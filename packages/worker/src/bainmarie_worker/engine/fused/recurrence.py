@@ -1,4 +1,4 @@
-"""Layers that remember by a state of one size, as delta.h and convolution.h see them."""
+"""Layers that remember by a state of one size, as delta.h, convolution.h and scan.h see them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from bainmarie_worker.engine.fused.layout import Recurrence, epsilon, require
 
 _STEP = 32
 """Sizes are multiples of it, as in structure.py."""
-_DELTA, _CONVOLUTION = range(2)
+_DELTA, _CONVOLUTION, _SCAN = range(3)
 """As in model.h."""
+_OUTPUTS = 4
+"""Of a block, as in vectors.h."""
+_SHORTEST = 0.001
+"""The lowest bound of a token's time that is known: its own code keeps to it in passes of several tokens alone."""
 _OTHERWISE = "recurrent layers that mix their inputs otherwise"
 
 Address = Callable[[torch.Tensor], int]
@@ -20,14 +24,16 @@ Address = Callable[[torch.Tensor], int]
 
 def recurrent_of(layer: Any) -> Any:
     """What a layer has in the place of attention; None where that is attention."""
-    found = (getattr(layer, name, None) for name in ("linear_attn", "conv"))
+    found = (getattr(layer, name, None) for name in ("linear_attn", "conv", "mamba"))
     return next((one for one in found if one is not None), None)
 
 
 def recurrence(module: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
     """And the parameters that it is made of. `place` is where its part of a sequence's state begins. Unknown where its
     own code computes something else."""
-    return (_delta if hasattr(module, "in_proj_qkv") else _convolution)(module, place, address)
+    known = {"in_proj_qkv": _delta, "ssm_state_size": _scan}
+    read = next((read for name, read in known.items() if hasattr(module, name)), _convolution)
+    return read(module, place, address)
 
 
 def _delta(delta: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
@@ -55,6 +61,37 @@ def _delta(delta: Any, place: int, address: Address) -> tuple[Recurrence, list[A
 def _convolution(short: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
     told = Recurrence(kind=_CONVOLUTION, place=place)
     return told, _filter(told, short.conv, short.out_proj.in_features, address)
+
+
+def _scan(mamba: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
+    heads, size, groups, norm = mamba.num_heads, mamba.head_dim, mamba.n_groups, mamba.norm
+    inner = heads * size
+    require(mamba.activation == "silu", "recurrent layers with another activation than silu")
+    least, most = mamba.time_step_limit
+    require(0 <= least <= _SHORTEST and most == float("inf"), f"times within the bounds {least} and {most}")
+    require(heads % groups == 0 and mamba.intermediate_size == inner, "recurrent layers whose heads share no keys")
+    normed = norm.group_size
+    require(inner % normed == 0 and norm.weight.shape == (inner,), "recurrent layers with other norms")
+    sizes = (mamba.ssm_state_size, inner, normed)
+    require(not any(one % _STEP for one in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
+    require(size % _OUTPUTS == 0, f"heads of the size {size}, which is no multiple of {_OUTPUTS}")
+    told = Recurrence(
+        kind=_SCAN,
+        rate=address(mamba.A_log.detach().float().exp()),
+        time_bias=address(mamba.dt_bias.detach().float()),
+        skip=address(mamba.D.detach().float()),
+        norm=address(norm.weight.detach().float()),
+        norms=inner // normed,
+        key_heads=groups,
+        value_heads=heads,
+        key_size=mamba.ssm_state_size,
+        value_size=size,
+        place=place,
+        epsilon=epsilon(norm),
+        least_time=least,
+    )
+    mixing = _filter(told, mamba.conv1d, inner + 2 * groups * mamba.ssm_state_size, address)
+    return told, [*mixing, mamba.A_log, mamba.dt_bias, mamba.D, norm.weight]
 
 
 def _filter(told: Recurrence, convolution: Any, channels: int, address: Address) -> list[Any]:

@@ -1,8 +1,8 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
 Known are the families whose code was read: each layer norm -> attention, or a recurrent layer in its place -> sum, norm
--> gated perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm)
-makes it unknown, and what cannot be seen from outside is tried (probe.py).
+-> gated perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter,
+another norm) makes it unknown, and what cannot be seen from outside is tried (probe.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "phi3", "gemma", "gemma2", "gemma3"),
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
-    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe", "lfm2"),
+    *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
+    *("lfm2", "granitemoehybrid"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -74,7 +75,7 @@ class Structure:
         """A function of (any tensor, positions [1, n]) for each table of angles."""
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        attentions = [number for number, layer in enumerate(self.layers) if hasattr(layer, "self_attn")]
+        attentions = [number for number, layer in enumerate(self.layers) if recurrent_of(layer) is None]
         require(bool(attentions), "no layer with attention")
         first, block = self.layers[attentions[0]].self_attn, perceptron_of(self.layers[0])
         size, norm = int(first.head_dim), either(body, "norm", "embedding_norm")
@@ -203,7 +204,7 @@ def _functions() -> tuple[Any, ...]:
 
 def _activation_of(perceptron: Any) -> Any:
     """The function of its gate."""
-    return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn")
+    return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn", "activation")
 
 
 def _activation(function: Any) -> int:
