@@ -34,7 +34,7 @@ class Angles:
 
 def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int]]:
     """The functions that make angles, and which of them each layer uses."""
-    rotary, types = body.rotary_emb, list(getattr(config, "layer_types", None) or [])
+    rotary, types = getattr(body, "rotary_emb", None), list(getattr(config, "layer_types", None) or [])
     if rotary is None:
         return [_none], [0] * len(body.layers)
     local = getattr(body, "rotary_emb_local", None)

@@ -20,13 +20,14 @@ class Matrix(ctypes.Structure):
     _fields_ = (
         *((name, POINTER) for name in ("weight", "scale", "bias")),
         *((name, WHOLE) for name in ("inputs", "outputs", "kind")),
+        ("factor", REAL),
     )
 
 
 class Recurrence(ctypes.Structure):
     _fields_ = (
         *((name, POINTER) for name in ("filter", "filter_bias", "rate", "time_bias", "skip", "norm")),
-        *((name, WHOLE) for name in ("kind", "norms", "channels", "taps")),
+        *((name, WHOLE) for name in ("kind", "norms", "normed_first", "channels", "taps")),
         *((name, WHOLE) for name in ("key_heads", "value_heads", "key_size", "value_size", "place")),
         *((name, REAL) for name in ("epsilon", "least_time")),
     )
@@ -47,7 +48,7 @@ class Layer(ctypes.Structure):
         *((name, POINTER) for name in ("recurrent", "experts")),
         *((name, POINTER) for name in ("before", "after", "attended", "perceived")),
         *((name, POINTER) for name in ("query_norm", "key_norm", "queries_norm", "keys_norm")),
-        *((name, WHOLE) for name in ("window", "angles", "place")),
+        *((name, WHOLE) for name in ("window", "angles", "place", "beside")),
     )
 
 

@@ -3,20 +3,21 @@
 #include <stdint.h>
 
 enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
-enum { SILU = 0, GELU = 1, GELU_TANH = 2 };
+enum { SILU = 0, GELU = 1, GELU_TANH = 2, SQUARED = 3 }; /* SQUARED: what is above 0 */
 
 typedef struct {
     const void *weight; /* [out, in] */
     const float *scale; /* [out], of INT8 */
     const float *bias;  /* [out] or null */
     int64_t in, out, kind;
+    float factor; /* of all outputs; not of experts, a router or the head */
 } matrix;
 
 enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 
 typedef struct {
     matrix router;          /* [experts, hidden], of the kind of the matrices */
-    const matrix *matrices; /* [experts, EXPERT_MATRICES] */
+    const matrix *matrices; /* [experts, EXPERT_MATRICES]; without EXPERT_GATE the activation is of EXPERT_UP */
     const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
     int64_t count, chosen;  /* experts, and how many of them compute a row */
     int64_t inner;          /* their outputs of gate and up */
@@ -34,9 +35,10 @@ typedef struct {
     const float *rate;        /* [value heads] how fast they forget */
     const float *time_bias;   /* [value heads] */
     const float *skip;        /* of a SCAN: [value heads] how much of a value is seen as it is */
-    const float *norm;        /* of what is seen: [value size] of a head, of a SCAN [value heads * value size] */
+    const float *norm;        /* of what is seen: [value size] of a head, of a SCAN [value heads * value size] or null */
     int64_t kind;
     int64_t norms;            /* of a SCAN: into how many of them the heads are divided */
+    int64_t normed_first;     /* of a SCAN: 1 where the norm comes before the gates */
     int64_t channels, taps;   /* what is mixed with its last inputs, and how many of them */
     int64_t key_heads, value_heads, key_size, value_size; /* 0 of a CONVOLUTION, which has no heads */
     int64_t place;            /* where its part of a sequence's state begins */
@@ -52,8 +54,11 @@ enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
  *   SCAN: values, keys and queries; gates of what is seen; of each value head for how long a token is written
  * Else there is no DECAY. */
 
+/* Attention or what is in its place, and a perceptron or a mixture of them; or one of both alone, without the matrices of the
+ * other. */
 typedef struct {
-    matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
+    matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place; without GATE the
+                                         * activation is of UP */
     const recurrence *recurrent;        /* or null where there is attention */
     const mixture *experts;             /* or null; the perceptron beside it is of all rows */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
@@ -63,6 +68,7 @@ typedef struct {
     int64_t window;                     /* tokens that are seen, 0 for all */
     int64_t angles;                     /* which of the tables of rotary positions */
     int64_t place;                      /* among the layers with keys and values */
+    int64_t beside;                     /* 1 where it takes the input that the layer before it took */
 } layer;
 
 typedef struct {

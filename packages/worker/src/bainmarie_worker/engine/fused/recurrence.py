@@ -64,15 +64,16 @@ def _convolution(short: Any, place: int, address: Address) -> tuple[Recurrence, 
 
 
 def _scan(mamba: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
-    heads, size, groups, norm = mamba.num_heads, mamba.head_dim, mamba.n_groups, mamba.norm
+    heads, size, groups = mamba.num_heads, mamba.head_dim, mamba.n_groups
     inner = heads * size
+    norm = None if isinstance(mamba.norm, torch.nn.Identity) else mamba.norm
+    norms = _norms(norm, inner)
     require(mamba.activation == "silu", "recurrent layers with another activation than silu")
     least, most = mamba.time_step_limit
     require(0 <= least <= _SHORTEST and most == float("inf"), f"times within the bounds {least} and {most}")
     require(heads % groups == 0 and mamba.intermediate_size == inner, "recurrent layers whose heads share no keys")
-    normed = norm.group_size
-    require(inner % normed == 0 and norm.weight.shape == (inner,), "recurrent layers with other norms")
-    sizes = (mamba.ssm_state_size, inner, normed)
+    require(inner % norms == 0, "recurrent layers with other norms")
+    sizes = (mamba.ssm_state_size, inner, inner // norms)
     require(not any(one % _STEP for one in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
     require(size % _OUTPUTS == 0, f"heads of the size {size}, which is no multiple of {_OUTPUTS}")
     told = Recurrence(
@@ -80,25 +81,47 @@ def _scan(mamba: Any, place: int, address: Address) -> tuple[Recurrence, list[An
         rate=address(mamba.A_log.detach().float().exp()),
         time_bias=address(mamba.dt_bias.detach().float()),
         skip=address(mamba.D.detach().float()),
-        norm=address(norm.weight.detach().float()),
-        norms=inner // normed,
+        norm=address(norm.weight.detach().float()) if norm else None,
+        norms=norms,
+        normed_first=getattr(norm, "norm_before_gate", False),
         key_heads=groups,
         value_heads=heads,
         key_size=mamba.ssm_state_size,
         value_size=size,
         place=place,
-        epsilon=epsilon(norm),
+        epsilon=epsilon(norm) if norm else 0.0,
         least_time=least,
     )
-    mixing = _filter(told, mamba.conv1d, inner + 2 * groups * mamba.ssm_state_size, address)
-    return told, [*mixing, mamba.A_log, mamba.dt_bias, mamba.D, norm.weight]
+    channels = inner + 2 * groups * mamba.ssm_state_size
+    mixing = _filter(told, mamba.conv1d, channels, address, _channel_factors(mamba))
+    return told, [*mixing, mamba.A_log, mamba.dt_bias, mamba.D, *(norm.parameters() if norm else ())]
 
 
-def _filter(told: Recurrence, convolution: Any, channels: int, address: Address) -> list[Any]:
-    """Of each channel its last inputs' factors; gives the parameters."""
+def _norms(norm: Any, inner: int) -> int:
+    """Into how many norms what is seen is divided."""
+    if norm is None:
+        return 1
+    require(norm.weight.shape == (inner,), "recurrent layers with other norms")
+    return inner // norm.group_size if hasattr(norm, "group_size") else getattr(norm, "n_groups", 1)
+
+
+def _channel_factors(mamba: Any) -> torch.Tensor | None:
+    """Of what is mixed with its last inputs, where its own code scales that before."""
+    factors = getattr(mamba, "mup_vector", None)
+    if factors is None:
+        return None
+    first = mamba.intermediate_size
+    return factors.flatten()[first : first + mamba.conv_dim].float() * mamba.ssm_in_multiplier
+
+
+def _filter(
+    told: Recurrence, convolution: Any, channels: int, address: Address, scaled: torch.Tensor | None = None
+) -> list[Any]:
+    """Of each channel its last inputs' factors; gives the parameters. `scaled` are factors of the channels."""
     weight, bias = convolution.weight, convolution.bias
     require(weight.shape[:2] == (channels, 1), _OTHERWISE)
-    told.filter = address(weight.detach()[:, 0].t().float().contiguous())
+    factors = weight.detach()[:, 0].t().float()
+    told.filter = address((factors if scaled is None else factors * scaled).contiguous())
     told.channels, told.taps = channels, weight.shape[2]
     if bias is None:
         return [weight]

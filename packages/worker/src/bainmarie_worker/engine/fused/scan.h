@@ -68,6 +68,9 @@ static void gate_groups(state *s, const recurrence *d, int64_t r) {
     const int64_t all = d->value_heads * d->value_size, size = all / d->norms;
     float *x = s->seen + r * all;
     const float *gates = s->keys + r * all;
-    for (int64_t i = 0; i < all; i += LANES) *(floats *)(x + i) *= activated(SILU, *(const floats *)(gates + i));
-    for (int64_t i = 0; i < all; i += size) normalized(x + i, d->norm + i, size, d->epsilon, x + i);
+    for (int64_t n = 0; n < all; n += size) {
+        if (d->norm && d->normed_first) normalized(x + n, d->norm + n, size, d->epsilon, x + n);
+        for (int64_t i = n; i < n + size; i += LANES) *(floats *)(x + i) *= activated(SILU, *(const floats *)(gates + i));
+        if (d->norm && !d->normed_first) normalized(x + n, d->norm + n, size, d->epsilon, x + n);
+    }
 }

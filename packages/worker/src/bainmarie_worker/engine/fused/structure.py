@@ -28,7 +28,17 @@ from bainmarie_worker.engine.fused.layout import (
     require,
 )
 from bainmarie_worker.engine.fused.mixture import mixture
-from bainmarie_worker.engine.fused.parts import Rows, head_norms, norms_of, of_heads, perceptron_of, rows_of, whole_of
+from bainmarie_worker.engine.fused.parts import (
+    Rows,
+    attention_of,
+    head_norms,
+    layers_of,
+    norms_of,
+    of_heads,
+    perceptron_of,
+    rows_of,
+    whole_of,
+)
 from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence, recurrent_of
 from bainmarie_worker.packed_linear import Int8Linear
 
@@ -37,7 +47,7 @@ FAMILIES = (
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
-    *("lfm2", "granitemoehybrid"),
+    *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -62,7 +72,8 @@ class Structure:
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
             raise Unknown(f"{type(model).__name__} is not among the known kinds: {', '.join(FAMILIES)}")
         config = body.config
-        self.layers = list(body.layers)
+        divided = [layers_of(layer) for layer in body.layers]
+        self.layers = [layer for layers in divided for layer in layers]
         self.rows = [rows_of(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
         self.attending = 0
@@ -71,15 +82,19 @@ class Structure:
         """Numbers that the recurrent layers remember of a sequence."""
         self._mixtures: list[Mixture] = []
         self.dtype: torch.dtype = model.dtype
-        self.rotaries, kinds = rotaries(body, config)
+        self.rotaries, tables = rotaries(body, config)
         """A function of (any tensor, positions [1, n]) for each table of angles."""
+        kinds = [table for table, layers in zip(tables, divided) for _ in layers]
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        attentions = [number for number, layer in enumerate(self.layers) if recurrent_of(layer) is None]
+        attentions = [number for number, layer in enumerate(self.layers) if attention_of(layer) is not None]
         require(bool(attentions), "no layer with attention")
-        first, block = self.layers[attentions[0]].self_attn, perceptron_of(self.layers[0])
-        size, norm = int(first.head_dim), either(body, "norm", "embedding_norm")
+        first, block = self.layers[attentions[0]].self_attn, next(filter(None, map(perceptron_of, self.layers)), None)
+        size, norm = int(first.head_dim), either(body, "norm", "embedding_norm", "final_layernorm", "norm_f")
+        self._known: set[int] = set()
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
+        for name, value in body.layers.named_parameters():
+            require(id(value) in self._known or ".lora_" in name, f"a layer with {name.partition('.')[2]}")
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
         require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
@@ -121,7 +136,7 @@ class Structure:
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
-        inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
+        inner = {layer.matrices[5].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         sizes = (whole.hidden, *inner, whole.size, whole.heads * whole.size)
         gated = 1 + family[2].startswith("qwen3_5")
         require(whole.query_size == gated * whole.size, "queries of another size than keys")
@@ -129,7 +144,7 @@ class Structure:
         require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
     def _layer(self, layer: Any, rows: list[Rows | None], angles: int, config: Any) -> Layer:
-        attention, remembering = getattr(layer, "self_attn", None), recurrent_of(layer)
+        attention, remembering = attention_of(layer), recurrent_of(layer)
         block = perceptron_of(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
         for group in (0, 1, 2, 8), (4, 5, 7):
@@ -148,21 +163,21 @@ class Structure:
             used |= {id(value) for value in parameters}
         experts = None
         if hasattr(block, "experts"):
-            require(not ("perceived" in norms and rows[4]), "experts and a shared one before a norm")
+            require(not ("perceived" in norms and rows[5]), "experts and a shared one before a norm")
             mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
             experts = ctypes.addressof(mixed)
             used |= {id(value) for value in parameters}
             self._mixtures.append(mixed)
-        for name, value in layer.named_parameters():
-            require(id(value) in used or ".lora_" in name, f"a layer with {name}")
-        self.attending += remembering is None
+        self._known |= used
+        self.attending += attention is not None
         return Layer(
             matrices=(Matrix * MATRICES)(*matrices),
             recurrent=recurrent,
             experts=experts,
-            window=0 if remembering is not None else _window(attention, config) or 0,
+            window=0 if attention is None else _window(attention, config) or 0,
             angles=angles,
             place=self.attending - 1,
+            beside=getattr(layer, "beside", False),
             **{name: self._norm(module) for name, module in norms.items()},
         )
 
@@ -170,6 +185,7 @@ class Structure:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
         require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
         made = self._weights(linear.weight[part])
+        made.factor = rows.factor
         if isinstance(linear, Int8Linear):
             made.scale = self._address(linear.scales[part].float())
         if linear.bias is not None:
@@ -199,11 +215,13 @@ class Structure:
 @functools.cache
 def _functions() -> tuple[Any, ...]:
     """In the order of decoder.c's activations."""
-    return F.silu, F.gelu, functools.partial(F.gelu, approximate="tanh")
+    return F.silu, F.gelu, functools.partial(F.gelu, approximate="tanh"), lambda x: F.relu(x).square()
 
 
 def _activation_of(perceptron: Any) -> Any:
-    """The function of its gate."""
+    """The function of its gate, or of what it has in its place; any where there is no perceptron."""
+    if perceptron is None:
+        return F.silu
     return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn", "activation")
 
 
@@ -222,6 +240,7 @@ def _window(attention: Any, config: Any) -> int | None:
         return None
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window  # type: ignore[no-any-return]
+    require(config.model_type != "nemotron_h" or config.sliding_window is None, "a window that its own code ignores")
     window: int | None = (
         getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     )
@@ -235,4 +254,6 @@ def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float,
         return config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
     if family.startswith("gemma"):
         return float(torch.tensor(config.hidden_size**0.5, dtype=dtype)), 1.0, 1.0
+    if family == "falcon_h1":
+        return config.embedding_multiplier, 1.0, config.lm_head_multiplier
     return 1.0, 1.0, 1.0
