@@ -126,7 +126,7 @@ class Structure:
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
             known=known,
-            queryepsilon=next(map(epsilon, of_heads(first)), 0.0),
+            query_epsilon=next(map(epsilon, of_heads(first)), 0.0),
             scaling=first.scaling,
             growth=grown,
             embedding_scale=embedding_scale,
