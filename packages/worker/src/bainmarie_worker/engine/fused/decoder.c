@@ -12,6 +12,7 @@
 #include "attention.h"
 #include "delta.h"
 #include "experts.h"
+#include "scan.h"
 
 /* The most inputs of any matrix. */
 static int64_t widest(const decoder *m) {
@@ -82,7 +83,7 @@ static void lift(const change *c, const float *x, int64_t first, int64_t last, f
     }
 }
 
-/* Bias, scale and adapters on outputs `first` to `last`, in to[row * stride + output - first]. */
+/* Bias, scale, adapters and factor on outputs `first` to `last`, in to[row * stride + output - first]. */
 static void completed(const state *s, int64_t at, int which, int place, const matrix *m, int64_t first, int64_t last,
                       float *to, int64_t stride) {
     const int64_t rows = s->asked->rows, rank = s->asked->most_rank;
@@ -99,6 +100,8 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
         if (!c) continue;
         for (int64_t i = r; i < r + n; i++) lift(c, s->reduced + (place * rows + i) * rank, first, last, to + i * stride);
     }
+    for (int64_t r = 0; m->factor != 1 && r < rows; r++)
+        for (int64_t o = 0; o < last - first; o++) to[r * stride + o] *= m->factor;
 }
 
 /* What a branch gave, where it has a norm of its own, is added only now that the row is whole. */
@@ -143,7 +146,7 @@ static void norm_rows(state *s, const float *branch_norm, const float *weight, c
 static void project(state *s, int64_t at, char *room) {
     static const int which[TOGETHER] = {QUERY, KEY, VALUE, DECAY};
     const layer *l = &s->model->layers[at];
-    const int count = l->recurrent ? 4 : 3;
+    const int count = l->matrices[DECAY].weight ? 4 : 3;
     float *to[] = {s->queries, s->keys, s->values, s->decays};
     int64_t end[TOGETHER], all = 0, first;
     for (int m = 0; m < count; m++) end[m] = all += (l->matrices[which[m]].out + UNIT - 1) / UNIT;
@@ -236,8 +239,9 @@ static void prepare_seen(state *s, const layer *l) {
     const decoder *m = s->model;
     const matrix *next = &l->matrices[OUT];
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        if (l->recurrent) gate_heads(s, l->recurrent, r);
-        else if (m->query_size > m->size) gate_queries(s, r);
+        if (!l->recurrent && m->query_size > m->size) gate_queries(s, r);
+        else if (l->recurrent && l->recurrent->kind == DELTA) gate_heads(s, l->recurrent, r);
+        else if (l->recurrent && l->recurrent->kind == SCAN) gate_groups(s, l->recurrent, r);
         prepare_row(r, s->seen, s->input, next);
     }
     meet(begin_of(next));
@@ -269,36 +273,43 @@ static void prepare_again(state *s, const matrix *next) {
 }
 
 static void perceptron(state *s, int64_t at, float *own, char *room) {
-    static const int which[] = {GATE, UP, AMOUNT};
+    static const int which[] = {UP, GATE, AMOUNT};
     const layer *l = &s->model->layers[at];
     const matrix *gate = &l->matrices[GATE], *up = &l->matrices[UP], *amount = &l->matrices[AMOUNT];
     const int64_t rows = s->asked->rows;
     float *other = own + rows * PIECE;
-    reduce(s, at, which, amount->weight ? 3 : 2, s->plain);
-    const char *x = packed(s, gate, s->input, rows);
-    for (int64_t first, last; take_outputs(gate->out, &first, &last);) {
+    reduce(s, at, which, amount->weight ? 3 : gate->weight ? 2 : 1, s->plain);
+    const char *x = packed(s, up, s->input, rows);
+    for (int64_t first, last; take_outputs(up->out, &first, &last);) {
         if (amount->weight && !first) {
             multiply(amount, 0, 1, s->input, rows, s->amounts, 1, room);
             completed(s, at, AMOUNT, 2, amount, 0, 1, s->amounts, 1);
         }
-        multiply(gate, first, last, x, rows, own, PIECE, room);
-        multiply(up, first, last, x, rows, other, PIECE, room);
-        completed(s, at, GATE, 0, gate, first, last, own, PIECE);
-        completed(s, at, UP, 1, up, first, last, other, PIECE);
+        if (gate->weight) {
+            multiply(gate, first, last, x, rows, other, PIECE, room);
+            completed(s, at, GATE, 1, gate, first, last, other, PIECE);
+        }
+        multiply(up, first, last, x, rows, own, PIECE, room);
+        completed(s, at, UP, 0, up, first, last, own, PIECE);
         for (int64_t r = 0; r < rows; r++)
-            for (int64_t o = 0; o < last - first; o += LANES) {
-                const floats g = *(floats *)(own + r * PIECE + o), u = *(floats *)(other + r * PIECE + o);
-                *(floats *)(s->seen + r * gate->out + first + o) = activated(s->model->activation, g) * u;
-            }
+            gated(s->model->activation, gate->weight ? other + r * PIECE : NULL, own + r * PIECE, last - first,
+                  s->seen + r * up->out + first);
     }
     meet(begin_of(&l->matrices[DOWN]));
     for (int64_t r = piece(); r < rows; r = piece()) {
         const float part = amount->weight ? logistic(s->amounts[r]) : 1;
-        for (int64_t i = r * gate->out; amount->weight && i < (r + 1) * gate->out; i++) s->seen[i] *= part;
+        for (int64_t i = r * up->out; amount->weight && i < (r + 1) * up->out; i++) s->seen[i] *= part;
         prepare_row(r, s->seen, s->second, &l->matrices[DOWN]);
     }
     meet(begin_of(&l->matrices[DOWN]));
 }
+
+/* The first matrices of a layer's perceptron, and of a layer. */
+static const matrix *inner_of(const layer *l) { return &l->matrices[l->matrices[GATE].weight ? GATE : UP]; }
+
+static const matrix *entry_of(const layer *l) { return l->experts ? &l->experts->router : inner_of(l); }
+
+static const matrix *first_of(const layer *l) { return l->matrices[QUERY].weight ? &l->matrices[QUERY] : entry_of(l); }
 
 static void begin(state *s) {
     const decoder *m = s->model;
@@ -310,7 +321,7 @@ static void begin(state *s) {
             for (int64_t i = 0; i < m->hidden; i++) to[i] = from_bf16(((const uint16_t *)m->embeddings)[at + i]);
         for (int64_t i = 0; i < m->hidden; i++) to[i] *= m->embedding_scale;
     }
-    meet(begin_of(&m->layers[0].matrices[QUERY]));
+    meet(begin_of(first_of(&m->layers[0])));
 }
 
 /* Scale, bias and cap of logits. */
@@ -326,9 +337,8 @@ static void completed_logits(const decoder *m, int64_t first, int64_t last, floa
     for (; o < last; o++) to[o] = m->logit_cap * tanhf(to[o] / m->logit_cap);
 }
 
-static void finish(state *s, char *room) {
+static void finish(state *s, const float *branch_norm, char *room) {
     const decoder *m = s->model;
-    const float *branch_norm = m->layers[m->count - 1].perceived;
     const matrix *head = &m->head;
     const int64_t wanted = s->asked->wanted;
     for (int64_t w = piece(); w < wanted; w = piece()) {
@@ -345,38 +355,59 @@ static void finish(state *s, char *room) {
     }
 }
 
+/* Attention or what is in its place. `branch_norm` is that of the branch before, `next` the matrix that comes after it. */
+static void look(state *s, int64_t at, const float *branch_norm, const matrix *next, float *own, char *room) {
+    const layer *l = &s->model->layers[at];
+    const matrix *query = &l->matrices[QUERY], *out = &l->matrices[OUT];
+    if (l->beside) prepare_again(s, query);
+    else norm_rows(s, branch_norm, l->before, query);
+    project(s, at, room);
+    if (!l->recurrent) {
+        place_rows(s, at);
+        attention(s, at, own);
+    } else if (l->recurrent->kind == CONVOLUTION) {
+        convolve(s, l->recurrent, out);
+    } else if (l->recurrent->kind == SCAN) {
+        scan(s, l->recurrent, out);
+    } else {
+        delta_rule(s, l->recurrent, out);
+    }
+    prepare_seen(s, l);
+    add(s, at, OUT, l->attended, next, s->seen, s->input, own, room);
+}
+
+/* A perceptron, a mixture of them, or one of both. */
+static void think(state *s, int64_t at, const float *branch_norm, const matrix *next, float *own, char *room) {
+    const layer *l = &s->model->layers[at];
+    const matrix *entry = entry_of(l), *inner = inner_of(l);
+    norm_rows(s, branch_norm, l->after, entry);
+    if (l->experts) {
+        mixed(s, l->experts, l->perceived, inner->weight ? inner : next, own);
+        if (!inner->weight) return;
+        if (inner->kind != entry->kind) prepare_again(s, inner);
+    }
+    perceptron(s, at, own, room);
+    add(s, at, DOWN, l->perceived, next, s->seen, s->second, own, room);
+}
+
 static void run(void *argument, unsigned thread) {
     state *s = argument;
     const decoder *m = s->model;
+    const float *branch_norm = NULL; /* of the branch whose outputs are not yet added */
     float *own = s->own + thread * s->own_count;
     char *room = s->room + thread * s->room_bytes;
     begin_tiles();
     begin(s);
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
-        const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
-        const matrix *entry = l->experts ? &l->experts->router : &l->matrices[GATE];
-        norm_rows(s, at ? l[-1].perceived : NULL, l->before, &l->matrices[QUERY]);
-        project(s, at, room);
-        if (l->recurrent) {
-            delta_rule(s, l->recurrent, &l->matrices[OUT]);
-        } else {
-            place_rows(s, at);
-            attention(s, at, own);
-        }
-        prepare_seen(s, l);
-        add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
-        norm_rows(s, l->attended, l->after, entry);
-        if (l->experts) {
-            const matrix *gate = &l->matrices[GATE];
-            mixed(s, l->experts, l->perceived, gate->weight ? gate : after, own);
-            if (!gate->weight) continue;
-            if (gate->kind != entry->kind) prepare_again(s, gate);
-        }
-        perceptron(s, at, own, room);
-        add(s, at, DOWN, l->perceived, after, s->seen, s->second, own, room);
+        const matrix *after = at + 1 < m->count ? first_of(l + 1) : &m->head;
+        const int looks = l->matrices[QUERY].weight != NULL, thinks = entry_of(l)->weight != NULL;
+        if (looks) look(s, at, branch_norm, thinks ? entry_of(l) : after, own, room);
+        if (looks) branch_norm = l->attended;
+        if (thinks) think(s, at, branch_norm, after, own, room);
+        if (thinks) branch_norm = l->perceived;
     }
-    finish(s, room);
+    finish(s, branch_norm, room);
     end_tiles();
 }
 

@@ -26,19 +26,24 @@ def mixture(
     block: Any, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix], address: Callable[[torch.Tensor], int]
 ) -> tuple[Mixture, list[Any]]:
     """A block's routed experts, and the parameters of which they are made; their matrices are three-dimensional:
-    [experts, 2 * inner, hidden], [experts, hidden, inner]. Unknown where they are not."""
+    [experts, 2 * inner, hidden], or without gates [experts, inner, hidden], and [experts, hidden, inner]. Unknown where
+    they are not."""
     router, experts = either(block, "gate", "router"), block.experts
-    require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
+    merged: Any = getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
+    require(torch.is_tensor(merged), "experts in the form of older releases")
     turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
     require(not turned, "experts whose matrices lie otherwise")
     count, hidden, inner = experts.down_proj.shape
-    require(experts.gate_up_proj.shape == (count, 2 * inner, hidden), "experts whose matrices lie otherwise")
+    gates = int(hasattr(experts, "gate_up_proj"))
+    require(merged.shape == (count, (1 + gates) * inner, hidden), "experts whose matrices lie otherwise")
     require(router.weight.shape == (count, hidden) and router.top_k <= count, "a router of other experts")
-    used = [router.weight, experts.gate_up_proj, experts.down_proj]
+    used = [router.weight, merged, experts.down_proj]
     kinds = {weight.dtype for weight in used}
     require(kinds <= {dtype}, f"experts in {' and '.join(map(str, kinds))}")
-    gated = (part for merged in experts.gate_up_proj for part in merged.chunk(2))
-    matrices = [weights(one) for each in zip(gated, gated, experts.down_proj) for one in each]
+    matrices = []
+    for ups, down in zip(merged, experts.down_proj):
+        gate = weights(ups[:inner]) if gates else Matrix()
+        matrices += [gate, weights(ups[gates * inner :]), weights(down)]
     made = (Matrix * len(matrices))(*matrices)
     told = Mixture(
         router=weights(router.weight),

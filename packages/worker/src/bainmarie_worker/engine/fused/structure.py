@@ -1,8 +1,8 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
-Known are the families whose code was read: each layer norm -> attention, or the gated delta rule -> sum, norm -> gated
-perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm)
-makes it unknown, and what cannot be seen from outside is tried (probe.py).
+Known are the families whose code was read: each layer norm -> attention, or a recurrent layer in its place -> sum, norm
+-> gated perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter,
+another norm) makes it unknown, and what cannot be seen from outside is tried (probe.py).
 """
 
 from __future__ import annotations
@@ -28,8 +28,18 @@ from bainmarie_worker.engine.fused.layout import (
     require,
 )
 from bainmarie_worker.engine.fused.mixture import mixture
-from bainmarie_worker.engine.fused.parts import Rows, head_norms, norms_of, of_heads, perceptron_of, rows_of, whole_of
-from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence
+from bainmarie_worker.engine.fused.parts import (
+    Rows,
+    attention_of,
+    head_norms,
+    layers_of,
+    norms_of,
+    of_heads,
+    perceptron_of,
+    rows_of,
+    whole_of,
+)
+from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence, recurrent_of
 from bainmarie_worker.packed_linear import Int8Linear
 
 FAMILIES = (
@@ -37,6 +47,7 @@ FAMILIES = (
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
+    *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -61,7 +72,8 @@ class Structure:
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
             raise Unknown(f"{type(model).__name__} is not among the known kinds: {', '.join(FAMILIES)}")
         config = body.config
-        self.layers = list(body.layers)
+        divided = [layers_of(layer) for layer in body.layers]
+        self.layers = [layer for layers in divided for layer in layers]
         self.rows = [rows_of(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
         self.attending = 0
@@ -70,15 +82,19 @@ class Structure:
         """Numbers that the recurrent layers remember of a sequence."""
         self._mixtures: list[Mixture] = []
         self.dtype: torch.dtype = model.dtype
-        self.rotaries, kinds = rotaries(body, config)
+        self.rotaries, tables = rotaries(body, config)
         """A function of (any tensor, positions [1, n]) for each table of angles."""
+        kinds = [table for table, layers in zip(tables, divided) for _ in layers]
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        attentions = [number for number, layer in enumerate(self.layers) if hasattr(layer, "self_attn")]
+        attentions = [number for number, layer in enumerate(self.layers) if attention_of(layer) is not None]
         require(bool(attentions), "no layer with attention")
-        first, block = self.layers[attentions[0]].self_attn, perceptron_of(self.layers[0])
-        size = int(first.head_dim)
+        first, block = self.layers[attentions[0]].self_attn, next(filter(None, map(perceptron_of, self.layers)), None)
+        size, norm = int(first.head_dim), either(body, "norm", "embedding_norm", "final_layernorm", "norm_f")
+        self._known: set[int] = set()
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
+        for name, value in body.layers.named_parameters():
+            require(id(value) in self._known or ".lora_" in name, f"a layer with {name.partition('.')[2]}")
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
         require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
@@ -91,7 +107,7 @@ class Structure:
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, POINTER),
             embeddings=self._address(embeddings),
-            norm=self._norm(body.norm),
+            norm=self._norm(norm),
             head=self._matrix(whole_of(model.get_output_embeddings())),
             count=len(self.layers),
             hidden=matrices[0].inputs,
@@ -102,15 +118,15 @@ class Structure:
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
             query_size=matrices[0].outputs // heads,
-            activation=_activation(either(getattr(block, "experts", block), "act_fn", "activation_fn")),
+            activation=_activation(_activation_of(getattr(block, "experts", block))),
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
-            epsilon=epsilon(body.norm),
+            epsilon=epsilon(norm),
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
             known=known,
-            queryepsilon=next(map(epsilon, of_heads(first)), 0.0),
+            query_epsilon=next(map(epsilon, of_heads(first)), 0.0),
             scaling=first.scaling,
             growth=grown,
             embedding_scale=embedding_scale,
@@ -120,7 +136,7 @@ class Structure:
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
-        inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
+        inner = {layer.matrices[5].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         sizes = (whole.hidden, *inner, whole.size, whole.heads * whole.size)
         gated = 1 + family[2].startswith("qwen3_5")
         require(whole.query_size == gated * whole.size, "queries of another size than keys")
@@ -128,7 +144,7 @@ class Structure:
         require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
     def _layer(self, layer: Any, rows: list[Rows | None], angles: int, config: Any) -> Layer:
-        attention, delta = (getattr(layer, name, None) for name in ("self_attn", "linear_attn"))
+        attention, remembering = attention_of(layer), recurrent_of(layer)
         block = perceptron_of(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
         for group in (0, 1, 2, 8), (4, 5, 7):
@@ -139,29 +155,29 @@ class Structure:
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
         recurrent = None
-        if delta is not None:
-            told = recurrence(delta, self.state, self._address)
+        if remembering is not None:
+            told, parameters = recurrence(remembering, self.state, self._address)
             recurrent = ctypes.addressof(told)
             self.state += floats_of(told)
             self._held.append(told)
-            used |= {id(value) for value in (delta.conv1d.weight, delta.A_log, delta.dt_bias, delta.norm.weight)}
+            used |= {id(value) for value in parameters}
         experts = None
         if hasattr(block, "experts"):
-            require(not ("perceived" in norms and rows[4]), "experts and a shared one before a norm")
+            require(not ("perceived" in norms and rows[5]), "experts and a shared one before a norm")
             mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
             experts = ctypes.addressof(mixed)
             used |= {id(value) for value in parameters}
             self._mixtures.append(mixed)
-        for name, value in layer.named_parameters():
-            require(id(value) in used or ".lora_" in name, f"a layer with {name}")
-        self.attending += delta is None
+        self._known |= used
+        self.attending += attention is not None
         return Layer(
             matrices=(Matrix * MATRICES)(*matrices),
             recurrent=recurrent,
             experts=experts,
-            window=0 if delta is not None else _window(attention, config) or 0,
+            window=0 if attention is None else _window(attention, config) or 0,
             angles=angles,
             place=self.attending - 1,
+            beside=getattr(layer, "beside", False),
             **{name: self._norm(module) for name, module in norms.items()},
         )
 
@@ -169,6 +185,7 @@ class Structure:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
         require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
         made = self._weights(linear.weight[part])
+        made.factor = rows.factor
         if isinstance(linear, Int8Linear):
             made.scale = self._address(linear.scales[part].float())
         if linear.bias is not None:
@@ -198,7 +215,14 @@ class Structure:
 @functools.cache
 def _functions() -> tuple[Any, ...]:
     """In the order of decoder.c's activations."""
-    return F.silu, F.gelu, functools.partial(F.gelu, approximate="tanh")
+    return F.silu, F.gelu, functools.partial(F.gelu, approximate="tanh"), lambda x: F.relu(x).square()
+
+
+def _activation_of(perceptron: Any) -> Any:
+    """The function of its gate, or of what it has in its place; any where there is no perceptron."""
+    if perceptron is None:
+        return F.silu
+    return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn", "activation")
 
 
 def _activation(function: Any) -> int:
@@ -216,6 +240,7 @@ def _window(attention: Any, config: Any) -> int | None:
         return None
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window  # type: ignore[no-any-return]
+    require(config.model_type != "nemotron_h" or config.sliding_window is None, "a window that its own code ignores")
     window: int | None = (
         getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     )
@@ -229,4 +254,6 @@ def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float,
         return config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
     if family.startswith("gemma"):
         return float(torch.tensor(config.hidden_size**0.5, dtype=dtype)), 1.0, 1.0
+    if family == "falcon_h1":
+        return config.embedding_multiplier, 1.0, config.lm_head_multiplier
     return 1.0, 1.0, 1.0
