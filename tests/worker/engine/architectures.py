@@ -90,6 +90,18 @@ ARCHITECTURES = (
     _fused("gemma", num_key_value_heads=1, **_UNTIED),
     _fused("gemma2", attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **_ALTERNATING, **_UNTIED),
     _fused("gemma3_text", query_pre_attn_scalar=32, **_ALTERNATING, **_UNTIED),
+    _fused(
+        "gemma4_text",
+        num_hidden_layers=3,
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+        sliding_window=8,
+        global_head_dim=64,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        hidden_size_per_layer_input=0,
+        final_logit_softcapping=30.0,
+        **_UNTIED,
+    ),
     _fused("ministral", num_key_value_heads=4, **_ALTERNATING),
     _fused("smollm3", num_key_value_heads=1, no_rope_layers=[1, 0], layer_types=["full_attention"] * 2),
     Architecture(
@@ -362,6 +374,8 @@ def make(known: Architecture) -> Any:
             torch.nn.init.uniform_(weights, -5, 0)  # else it would forget each token at once
     chance = torch.Generator().manual_seed(1)
     for name, numbers in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(("norm.weight", "proj.bias", "e_score_correction_bias")):
+        if name.endswith(("norm.weight", "proj.bias", "e_score_correction_bias", "layer_scalar")):
             numbers.data += _SPREAD * torch.randn(numbers.shape, generator=chance)
+        if known.name.startswith("gemma4") and name.endswith("q_norm.weight"):
+            numbers.data /= 8  # whose scores are not scaled
     return model

@@ -101,13 +101,13 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
     }
 }
 
-/* What a branch gave, where it has a norm of its own, is added only now that the row is whole. */
-INLINE void settle(state *s, int64_t row, const float *branch_norm) {
+/* What a branch gave, where it has a norm of its own, is added only now that the row is whole; `scale` is of the sum. */
+INLINE void settle(state *s, int64_t row, const float *branch_norm, float scale) {
     if (!branch_norm) return;
     const decoder *m = s->model;
     float *to = s->stream + row * m->hidden, *given = s->plain + row * m->hidden;
     normalized(given, branch_norm, m->hidden, m->epsilon, given);
-    for (int64_t i = 0; i < m->hidden; i++) to[i] += m->branch_scale * given[i];
+    for (int64_t i = 0; i < m->hidden; i++) to[i] = (to[i] + m->branch_scale * given[i]) * scale;
 }
 
 /* Where prepared rows are in the form that products with a matrix read: the same place, or another where they are packed. */
@@ -128,11 +128,11 @@ static const char *packed(state *s, const matrix *next, const char *from, int64_
 }
 
 /* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first. `branch_norm` is that of
- * the branch before. */
-static void norm_rows(state *s, const float *branch_norm, const float *weight, const matrix *first) {
+ * the branch before, `scale` of the stream behind it. */
+static void norm_rows(state *s, const float *branch_norm, float scale, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        settle(s, r, branch_norm);
+        settle(s, r, branch_norm, scale);
         if (weight) normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
         else memcpy(s->plain + r * hidden, s->stream + r * hidden, 4 * hidden);
         prepare(kind, s->plain + r * hidden, s->input + r * hidden * INPUT_BYTES(kind), hidden);
@@ -185,31 +185,33 @@ INLINE void rotate_neighbours(float *restrict x, const float *restrict cosines, 
 static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const decoder *m = s->model;
     const layer *l = &m->layers[at];
-    const int64_t row_bytes = m->size * WEIGHT_BYTES(m->cache_kind), position = s->asked->positions[r];
-    const int is_key = u >= m->heads;
-    const int64_t head = is_key ? u - m->heads : u;
-    float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : query_of(s, r, head);
+    const int64_t size = l->size, row_bytes = size * WEIGHT_BYTES(m->cache_kind), position = s->asked->positions[r];
+    const int is_key = u >= l->heads;
+    const int64_t head = is_key ? u - l->heads : u, place = (r * l->key_heads + head) * size;
+    float *x = is_key ? s->keys + place : query_of(s, l, r, head);
     const float *norm = is_key ? l->key_norm : l->query_norm;
-    if (norm && !m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (is_key && l->value_norm)
+        normalized(l->matrices[VALUE].weight ? s->values + place : x, l->value_norm, size, m->query_epsilon,
+                   s->values + place);
+    if (norm && !m->turned_first) normalized(x, norm, size, m->query_epsilon, x);
     const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
     const float *cosines = s->asked->cosines + angle, *sines = s->asked->sines + angle;
-    if (m->neighbours) rotate_neighbours(x, cosines, sines, m->rotary);
-    else rotate(x, cosines, sines, m->rotary);
-    if (norm && m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (m->neighbours) rotate_neighbours(x, cosines, sines, l->rotary);
+    else rotate(x, cosines, sines, l->rotary);
+    if (norm && m->turned_first) normalized(x, norm, size, m->query_epsilon, x);
     if (!is_key && m->known && position >= m->known) {
         const float by = 1.0f + m->growth * logf(1.0f + (float)(position / m->known));
-        for (int64_t i = 0; i < m->size; i++) x[i] *= by;
+        for (int64_t i = 0; i < size; i++) x[i] *= by;
     }
     if (!is_key) return;
-    store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
-    store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,
-          remembered(s, r, at, 1, head) + position * row_bytes, m->size);
+    store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, size);
+    store(m->cache_kind, s->values + place, remembered(s, r, at, 1, head) + position * row_bytes, size);
 }
 
 /* Norms of a row's queries, and of its keys, over all heads. */
 static void norm_heads(state *s, const layer *l) {
     const decoder *m = s->model;
-    const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
+    const int64_t queries = l->heads * l->size, keys = l->key_heads * l->size;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         float *q = s->queries + r * queries, *k = s->keys + r * keys;
         normalized(q, l->queries_norm, queries, m->query_epsilon, q);
@@ -220,11 +222,12 @@ static void norm_heads(state *s, const layer *l) {
 
 /* All heads of all rows. */
 static void place_rows(state *s, int64_t at) {
-    const int64_t units = s->model->heads + s->model->key_heads;
-    if (s->model->layers[at].queries_norm) norm_heads(s, &s->model->layers[at]);
+    const layer *l = &s->model->layers[at];
+    const int64_t units = l->heads + (l->matrices[KEY].weight ? l->key_heads : 0);
+    if (l->queries_norm) norm_heads(s, l);
     for (int64_t p, some; (some = take(s->asked->rows * units, units, &p));)
         for (const int64_t end = p + some; p < end; p++) place_head(s, at, p / units, p % units);
-    meet(begin_of(&s->model->layers[at].matrices[OUT]));
+    meet(begin_of(&l->matrices[OUT]));
 }
 
 INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *next) {
@@ -233,11 +236,10 @@ INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *ne
 
 /* Rows of what attention or a recurrent layer gave, made input of the next matrix. */
 static void prepare_seen(state *s, const layer *l) {
-    const decoder *m = s->model;
     const matrix *next = &l->matrices[OUT];
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         if (l->recurrent) gate_heads(s, l->recurrent, r);
-        else if (m->query_size > m->size) gate_queries(s, r);
+        else if (l->query_size > l->size) gate_queries(s, l, r);
         prepare_row(r, s->seen, s->input, next);
     }
     meet(begin_of(next));
@@ -328,11 +330,11 @@ static void completed_logits(const decoder *m, int64_t first, int64_t last, floa
 
 static void finish(state *s, char *room) {
     const decoder *m = s->model;
-    const float *branch_norm = m->layers[m->count - 1].perceived;
+    const layer *last_layer = &m->layers[m->count - 1];
     const matrix *head = &m->head;
     const int64_t wanted = s->asked->wanted;
     for (int64_t w = piece(); w < wanted; w = piece()) {
-        settle(s, s->asked->places[w], branch_norm);
+        settle(s, s->asked->places[w], last_layer->perceived, last_layer->scale);
         normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->seen + w * m->hidden);
         prepare(head->kind, s->seen + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
     }
@@ -356,7 +358,7 @@ static void run(void *argument, unsigned thread) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
         const matrix *entry = l->experts ? &l->experts->router : &l->matrices[GATE];
-        norm_rows(s, at ? l[-1].perceived : NULL, l->before, &l->matrices[QUERY]);
+        norm_rows(s, at ? l[-1].perceived : NULL, at ? l[-1].scale : 1, l->before, &l->matrices[QUERY]);
         project(s, at, room);
         if (l->recurrent) {
             delta_rule(s, l->recurrent, &l->matrices[OUT]);
@@ -366,7 +368,7 @@ static void run(void *argument, unsigned thread) {
         }
         prepare_seen(s, l);
         add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
-        norm_rows(s, l->attended, l->after, entry);
+        norm_rows(s, l->attended, 1, l->after, entry);
         if (l->experts) {
             const matrix *gate = &l->matrices[GATE];
             mixed(s, l->experts, l->perceived, gate->weight ? gate : after, own);
@@ -380,18 +382,24 @@ static void run(void *argument, unsigned thread) {
     end_tiles();
 }
 
-/* Neighbouring rows of one sequence: all of them, and a few at a time. */
-static void share(state *s) {
-    const int64_t group = s->model->heads / s->model->key_heads, most = group < QUERIES ? QUERIES / group : 1;
+/* Finds the neighbouring rows of one sequence. */
+static void find_runs(state *s) {
     const pass *asked = s->asked;
-    int64_t first = 0;
-    for (int64_t r = 0; r < asked->rows; r++) {
-        const int same = r && asked->owners[r] == asked->owners[r - 1];
-        if (!same) s->begins[s->runs++] = (int32_t)r;
-        if (same && r - first < most) continue;
-        s->starts[s->shares++] = (int32_t)(first = r);
+    for (int64_t r = 0; r < asked->rows; r++)
+        if (!r || asked->owners[r] != asked->owners[r - 1]) s->begins[s->runs++] = (int32_t)r;
+    s->begins[s->runs] = (int32_t)asked->rows;
+}
+
+/* What a thread needs for attention, of any layer. */
+static int64_t most_of_attention(const decoder *m) {
+    int64_t most = 0;
+    for (int64_t at = 0; at < m->count; at++) {
+        const layer *l = &m->layers[at];
+        if (l->recurrent) continue;
+        const int64_t needed = floats_of_attention(rows_together(l) * (l->heads / l->key_heads), l->size);
+        most = needed > most ? needed : most;
     }
-    s->starts[s->shares] = s->begins[s->runs] = (int32_t)asked->rows;
+    return most;
 }
 
 /* 1 where products are made by the processor's matrix unit. */
@@ -406,11 +414,11 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t rows = asked->rows > asked->wanted ? asked->rows : asked->wanted, most = widest(m);
     const int64_t readable = (rows + TILE - 1) / TILE * TILE; /* rows that may be read, whatever stands there */
     const int64_t threads = asked->threads < MOST_THREADS ? asked->threads : MOST_THREADS;
-    const int64_t group = m->heads / m->key_heads, queries_most = group > QUERIES ? group : QUERIES;
-    const int64_t by_products = 2 * rows * PIECE, by_attention = floats_of_attention(queries_most, m->size);
+    const int64_t by_products = 2 * rows * PIECE, by_attention = most_of_attention(m);
     state s = {.model = m, .asked = asked};
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
-    const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY), values = most_outputs(m, VALUE);
+    const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY);
+    const int64_t given = most_outputs(m, VALUE), values = given > keys ? given : keys; /* keys may be values */
     const int64_t decays = most_outputs(m, DECAY), projected = queries + keys + values + decays;
     const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 4;
     s.room_bytes = room_of_tiles(rows);
@@ -430,12 +438,11 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.packed = taken(&at, 4 * readable * most);
     s.amounts = (float *)taken(&at, 4 * rows);
     s.reduced = (float *)taken(&at, 4 * TOGETHER * rows * asked->most_rank);
-    s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
     s.begins = (int32_t *)taken(&at, 4 * (rows + 1));
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
     s.room = taken(&at, threads * s.room_bytes);
     if (m->chosen) lay_out(&s.mixture, m, rows, at);
-    share(&s);
+    find_runs(&s);
     together((unsigned)threads, run, &s);
     free(memory);
     return 0;

@@ -64,10 +64,6 @@ class Fused:
         self.crops = not self._structure.state
         self._angles = Angles(self._structure.rotaries)
         self._call = kernel().bainmarie_forward
-        made = self._decoder
-        self._empty = torch.empty(
-            self._structure.attending, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype
-        )
         self.weights: Callable[[str], Weights | None] = lambda adapter: None
         """The layers that an adapter changes and how; None where it is none of the plain kind."""
         self._changes: dict[str, tuple[Weights, Changes | None]] = {}
@@ -83,8 +79,8 @@ class Fused:
             return self._other
 
     def memory(self) -> OneBlock:
-        state = self._structure.state
-        return BlockAndState(self._empty, torch.zeros(state)) if state else OneBlock(self._empty)
+        kept, dtype, state = self._structure.kept, self._structure.dtype, self._structure.state
+        return BlockAndState(kept, dtype, torch.zeros(state)) if state else OneBlock(kept, dtype)
 
     def run(self, parts: list[Part]) -> list[Computed]:
         if not all(self.independent(part.adapter) for part in parts):
@@ -128,7 +124,7 @@ class Fused:
             memory, count = part.memory, len(part.tokens)
             memory.reserve(memory.length + count)
             sequences[number] = _Sequence(
-                memory.block.data_ptr(), memory.block.shape[3], memory.state.data_ptr(), change and change.address
+                memory.block.data_ptr(), memory.capacity, memory.state.data_ptr(), change and change.address
             )
             tokens.extend(part.tokens)
             positions.extend(range(memory.length, memory.length + count))

@@ -48,8 +48,10 @@ class Layer(ctypes.Structure):
         ("matrices", Matrix * MATRICES),
         *((name, POINTER) for name in ("recurrent", "experts")),
         *((name, POINTER) for name in ("before", "after", "attended", "perceived")),
-        *((name, POINTER) for name in ("query_norm", "key_norm", "queries_norm", "keys_norm")),
-        *((name, WHOLE) for name in ("window", "angles", "place")),
+        *((name, POINTER) for name in ("query_norm", "key_norm", "value_norm", "queries_norm", "keys_norm")),
+        *((name, WHOLE) for name in ("heads", "key_heads", "size", "query_size")),
+        *((name, WHOLE) for name in ("window", "angles", "rotary", "place")),
+        ("scale", REAL),
     )
 
 
@@ -57,8 +59,8 @@ class Decoder(ctypes.Structure):
     _fields_ = (
         *((name, POINTER) for name in ("layers", "embeddings", "norm")),
         ("head", Matrix),
-        *((name, WHOLE) for name in ("count", "hidden", "heads", "key_heads", "size", "rotary")),
-        *((name, WHOLE) for name in ("embeddings_kind", "cache_kind", "activation", "query_size")),
+        *((name, WHOLE) for name in ("count", "hidden", "rotary")),
+        *((name, WHOLE) for name in ("embeddings_kind", "cache_kind", "activation")),
         *((name, WHOLE) for name in ("experts", "chosen", "expert_inner")),
         *((name, WHOLE) for name in ("neighbours", "turned_first", "known")),
         *((name, REAL) for name in ("epsilon", "query_epsilon", "scaling", "growth")),

@@ -39,6 +39,7 @@ typedef struct {
 
 enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
 /* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
+ * Without VALUE values are what KEY gives; without both a layer looks at the keys and values of one before it.
  * Of a recurrent layer: QUERY gives queries, keys and values; KEY gates of what is seen; VALUE and DECAY one number for each
  * value head, how much is learnt and how much forgotten. Else there is no DECAY. */
 
@@ -48,11 +49,14 @@ typedef struct {
     const mixture *experts;             /* or null; the perceptron beside it is of all rows */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
-    const float *query_norm, *key_norm; /* [size] or null */
+    const float *query_norm, *key_norm, *value_norm; /* [size] or null */
     const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
+    int64_t heads, key_heads, size;     /* of attention */
+    int64_t query_size;                 /* twice `size` where each head's queries are followed by a gate of what it sees */
     int64_t window;                     /* tokens that are seen, 0 for all */
-    int64_t angles;                     /* which of the tables of rotary positions */
-    int64_t place;                      /* among the layers with keys and values */
+    int64_t angles, rotary;             /* which of the tables of rotary positions, and how many of its numbers */
+    int64_t place;                      /* numbers of each token that lie before its keys and values */
+    float scale;                        /* of the stream behind it, where what it gives has norms */
 } layer;
 
 typedef struct {
@@ -60,8 +64,7 @@ typedef struct {
     const void *embeddings; /* [vocabulary, hidden] */
     const float *norm;
     matrix head;
-    int64_t count, hidden, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
-    int64_t query_size; /* twice `size` where each head's queries are followed by a gate of what it sees */
+    int64_t count, hidden, rotary, embeddings_kind, cache_kind, activation;
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
     int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
@@ -79,7 +82,7 @@ typedef struct {
 } change;
 
 typedef struct {
-    void *block;      /* keys and values [layers with attention, 2, key heads, capacity, size] */
+    void *block;      /* of each layer with keys and values [2, key heads, capacity, size] */
     int64_t capacity;
     float *state;     /* of all recurrent layers */
     const change *changes; /* [layers, MATRICES] or null */

@@ -60,15 +60,16 @@ def _perceived(layer: Any) -> list[Rows | None]:
     return [whole_of(perceptron.gate_proj), whole_of(perceptron.up_proj), down, part]
 
 
-def _attended(attention: Any) -> list[Rows]:
-    """Query, key, value, out."""
+def _attended(attention: Any) -> list[Rows | None]:
+    """Query, key, value, out. None where values are keys, or both are those of another layer."""
     out = whole_of(attention.o_proj)
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
         merged, size = base(attention.qkv_proj), [keys * attention.num_key_value_groups, keys, keys]
         ends = [sum(size[: n + 1]) for n in range(3)]
         return [*(Rows(merged, end - count, count) for end, count in zip(ends, size)), out]
-    return [*map(whole_of, (attention.q_proj, attention.k_proj, attention.v_proj)), out]
+    projected = (getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj"))
+    return [*(None if linear is None else whole_of(linear) for linear in projected), out]
 
 
 def whole_of(linear: Any) -> Rows:
@@ -92,7 +93,7 @@ def head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
     """Those of queries and keys: of each head, or of all heads together."""
     norms = of_heads(attention)
     sizes = [norm.weight.numel() for norm in norms]
-    if not norms or sizes == [attention.head_dim] * 2:
+    if not norms or sizes == [attention.head_dim] * len(norms):
         return dict(zip(("query_norm", "key_norm"), norms))
     require(sizes == [matrix.outputs for matrix in matrices[:2]], "norms of some heads")
     return dict(zip(("queries_norm", "keys_norm"), norms))
@@ -102,5 +103,10 @@ def of_heads(attention: Any) -> list[Any]:
     """The norms of queries and of keys; empty where it has none."""
     found = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "query_layernorm", "key_layernorm")]
     norms = [norm for norm in found if norm is not None]
-    require(len(norms) in (0, 2), "norms of queries or of keys alone")
+    require(len(norms) in (0, 1 if borrows(attention) else 2), "norms of queries or of keys alone")
     return norms
+
+
+def borrows(attention: Any) -> bool:
+    """Whether it looks at the keys and values of a layer before it."""
+    return bool(getattr(attention, "is_kv_shared_layer", False))

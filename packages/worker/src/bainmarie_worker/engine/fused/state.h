@@ -32,8 +32,6 @@ typedef struct {
     float *amounts;    /* [rows] how much of what the perceptron gives is added, before the logistic function */
     char *packed;      /* [rows, widest] prepared rows as tiles read them */
     float *reduced;    /* [TOGETHER, rows, rank] A x of the matrices of one phase */
-    int32_t *starts;   /* [shares + 1] first rows of those that attention looks at together */
-    int64_t shares;
     int32_t *begins;   /* [runs + 1] first rows of each sequence */
     int64_t runs;
     choices mixture;   /* of layers with experts */

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from bainmarie_worker.engine.fused.angles import growth, rotaries
+from bainmarie_worker.engine.fused.angles import growth, rotaries, widths
 from bainmarie_worker.engine.fused.layout import (
     MATRICES,
     POINTER,
@@ -27,8 +27,18 @@ from bainmarie_worker.engine.fused.layout import (
     epsilon,
     require,
 )
+from bainmarie_worker.engine.fused.memory import Kept
 from bainmarie_worker.engine.fused.mixture import mixture
-from bainmarie_worker.engine.fused.parts import Rows, head_norms, norms_of, of_heads, perceptron_of, rows_of, whole_of
+from bainmarie_worker.engine.fused.parts import (
+    Rows,
+    borrows,
+    head_norms,
+    norms_of,
+    of_heads,
+    perceptron_of,
+    rows_of,
+    whole_of,
+)
 from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence
 from bainmarie_worker.packed_linear import Int8Linear
 
@@ -37,6 +47,7 @@ FAMILIES = (
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
+    *("gemma4", "gemma4_unified"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -64,11 +75,13 @@ class Structure:
         self.layers = list(body.layers)
         self.rows = [rows_of(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
-        self.attending = 0
-        """Layers with keys and values."""
+        self.kept: list[Kept] = []
+        """Of each layer with attention where its keys and values are, its own or those of another."""
         self.state = 0
         """Numbers that the recurrent layers remember of a sequence."""
         self._mixtures: list[Mixture] = []
+        self._lent: dict[str, Kept] = {}
+        """By the kind of layer the keys and values that later ones of that kind look at too."""
         self.dtype: torch.dtype = model.dtype
         self.rotaries, kinds = rotaries(body, config)
         """A function of (any tensor, positions [1, n]) for each table of angles."""
@@ -77,15 +90,16 @@ class Structure:
         attentions = [number for number, layer in enumerate(self.layers) if hasattr(layer, "self_attn")]
         require(bool(attentions), "no layer with attention")
         first, block = self.layers[attentions[0]].self_attn, perceptron_of(self.layers[0])
-        size = int(first.head_dim)
+        turned = widths(self.rotaries)
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
+        for layer in self._made:
+            layer.rotary = turned[layer.angles]
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
         require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
-        require(not getattr(config, "use_bidirectional_attention", False), "attention in both directions")
+        both = getattr(config, "use_bidirectional_attention", None) or "vision"  # which text is none of
+        require(both == "vision", "attention in both directions")
         require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
-        matrices = self._made[attentions[0]].matrices
-        heads = matrices[3].inputs // size
         known, grown = growth(config) if family[2] == "ministral3" else (0, 0.0)
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
@@ -94,14 +108,10 @@ class Structure:
             norm=self._norm(body.norm),
             head=self._matrix(whole_of(model.get_output_embeddings())),
             count=len(self.layers),
-            hidden=matrices[0].inputs,
-            heads=heads,
-            key_heads=matrices[1].outputs // size,
-            size=size,
-            rotary=self.rotaries[0](torch.zeros(1), torch.zeros(1, 1, dtype=torch.long))[0].shape[-1],
+            hidden=embeddings.shape[1],
+            rotary=max(turned),
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
-            query_size=matrices[0].outputs // heads,
             activation=_activation(either(getattr(block, "experts", block), "act_fn", "activation_fn")),
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
@@ -121,9 +131,13 @@ class Structure:
         )
         whole = self.decoder
         inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
-        sizes = (whole.hidden, *inner, whole.size, whole.heads * whole.size)
+        looking = [layer for layer in self._made if layer.heads]
+        seen = {size for layer in looking for size in (layer.size, layer.heads * layer.size)}
+        sizes = (whole.hidden, *inner, *seen)
         gated = 1 + family[2].startswith("qwen3_5")
-        require(whole.query_size == gated * whole.size, "queries of another size than keys")
+        same = all(layer.query_size == gated * layer.size for layer in looking)
+        require(same, "queries of another size than keys")
+        require(all(layer.rotary <= layer.size for layer in looking), "rotary positions beyond a head")
         require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
@@ -154,16 +168,43 @@ class Structure:
             self._mixtures.append(mixed)
         for name, value in layer.named_parameters():
             require(id(value) in used or ".lora_" in name, f"a layer with {name}")
-        self.attending += delta is None
-        return Layer(
+        scale = getattr(layer, "layer_scalar", None)
+        require(scale is None or "perceived" in norms, "a factor of a layer without norms of what it adds")
+        made = Layer(
             matrices=(Matrix * MATRICES)(*matrices),
             recurrent=recurrent,
             experts=experts,
-            window=0 if delta is not None else _window(attention, config) or 0,
             angles=angles,
-            place=self.attending - 1,
+            scale=1.0 if scale is None else float(scale),
             **{name: self._norm(module) for name, module in norms.items()},
         )
+        if attention is not None:
+            self._attend(made, attention, config)
+        return made
+
+    def _attend(self, made: Layer, attention: Any, config: Any) -> None:
+        """Fills in the numbers of a layer's attention."""
+        query, key, value, out = made.matrices[:4]
+        made.size = int(attention.head_dim)
+        made.heads = out.inputs // made.size
+        made.query_size = query.outputs // made.heads
+        made.window = _window(attention, config) or 0
+        norm = getattr(attention, "v_norm", None)
+        if norm is not None:
+            made.value_norm = self._norm(norm, made.size)
+            require(epsilon(norm) == epsilon(attention.k_norm), "norms of values and of keys with another epsilon")
+        if borrows(attention):
+            kept = self._lent[attention.layer_type]
+            require(kept.size == made.size and not key.weight and not value.weight, "shared keys of another size")
+        else:
+            require(bool(value.weight) or bool(made.value_norm), "values that are keys, and have no norm")
+            place = max((one.end for one in self.kept), default=0)
+            kept = Kept(place, key.outputs // made.size, made.size)
+        if getattr(attention, "store_full_length_kv", False):
+            self._lent[attention.layer_type] = kept
+        made.place, made.key_heads = kept.place, kept.heads
+        require(made.heads % made.key_heads == 0, "heads that share keys unequally")
+        self.kept.append(kept)
 
     def _matrix(self, rows: Rows) -> Matrix:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
@@ -183,9 +224,10 @@ class Structure:
         outputs, inputs = weight.shape
         return Matrix(weight=self._address(weight), inputs=inputs, outputs=outputs, kind=_KINDS[weight.dtype])
 
-    def _norm(self, module: Any) -> int:
-        """The factors of an RMS norm, as its own code applies them: what it makes of ones."""
-        count = module.weight.numel()
+    def _norm(self, module: Any, count: int = 0) -> int:
+        """The factors of an RMS norm, as its own code applies them: what it makes of ones. Without weights it does not
+        tell of how many numbers it is."""
+        count = count or module.weight.numel()
         ones = module(torch.ones(1, count))[0].float() * (1 + epsilon(module)) ** 0.5
         return self._address(ones.contiguous())
 
