@@ -60,6 +60,7 @@ def _fused(name: str, **settings: Any) -> Architecture:
 _ALTERNATING: dict[str, Any] = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
 _UNTIED = {"tie_word_embeddings": False}
 """Else a tiny Gemma, whose embeddings are scaled up, repeats its last token for ever."""
+_SEEING = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 _RECURRENT = ("recurrent state", "apart")
 _DELTA: dict[str, Any] = {
     "linear_key_head_dim": 32,
@@ -102,6 +103,32 @@ ARCHITECTURES = (
         final_logit_softcapping=30.0,
         **_UNTIED,
     ),
+    _fused(
+        "gemma4_text",
+        num_hidden_layers=5,
+        layer_types=[*["sliding_attention", "full_attention"] * 2, "full_attention"],
+        sliding_window=8,
+        global_head_dim=64,
+        num_key_value_heads=1,
+        num_kv_shared_layers=3,
+        use_double_wide_mlp=True,
+        hidden_size_per_layer_input=32,
+        vocab_size_per_layer_input=128,
+        **_UNTIED,
+    ),
+    *(
+        Architecture(
+            name,
+            {
+                "text_config": {**_SIZES, "head_dim": 32, "hidden_size_per_layer_input": 0, **_ALTERNATING},
+                "vision_config": {**_SEEING, "head_dim": 16, "num_key_value_heads": 2},
+                "image_token_id": 5,
+                **_UNTIED,
+            },
+            path="fused",
+        )
+        for name in ("gemma4", "gemma4_unified")
+    ),
     _fused("ministral", num_key_value_heads=4, **_ALTERNATING),
     _fused("smollm3", num_key_value_heads=1, no_rope_layers=[1, 0], layer_types=["full_attention"] * 2),
     Architecture(
@@ -109,12 +136,7 @@ ARCHITECTURES = (
         {
             "text_config": {**_SIZES, "head_dim": 32, "query_pre_attn_scalar": 32, **_ALTERNATING},
             "image_token_index": 2,  # a token of the vocabulary, as in the published models
-            "vision_config": {
-                "hidden_size": 32,
-                "intermediate_size": 64,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-            },
+            "vision_config": _SEEING,
             **_UNTIED,
         },
         path="fused",

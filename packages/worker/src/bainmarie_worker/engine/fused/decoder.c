@@ -302,18 +302,65 @@ static void perceptron(state *s, int64_t at, float *own, char *room) {
     meet(begin_of(&l->matrices[DOWN]));
 }
 
+/* Numbers of a table of embeddings, from `at` on, as floats. */
+INLINE void embedded(int64_t kind, const void *table, int64_t at, int64_t count, float scale, float *to) {
+    if (kind == FLOAT32) memcpy(to, (const float *)table + at, 4 * count);
+    else
+        for (int64_t i = 0; i < count; i++) to[i] = from_bf16(((const uint16_t *)table)[at + i]);
+    for (int64_t i = 0; i < count; i++) to[i] *= scale;
+}
+
 static void begin(state *s) {
     const decoder *m = s->model;
-    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        const int64_t at = (int64_t)s->asked->tokens[r] * m->hidden;
-        float *to = s->stream + r * m->hidden;
-        if (m->embeddings_kind == FLOAT32) memcpy(to, (const float *)m->embeddings + at, 4 * m->hidden);
-        else
-            for (int64_t i = 0; i < m->hidden; i++) to[i] = from_bf16(((const uint16_t *)m->embeddings)[at + i]);
-        for (int64_t i = 0; i < m->hidden; i++) to[i] *= m->embedding_scale;
-    }
+    for (int64_t r = piece(); r < s->asked->rows; r = piece())
+        embedded(m->embeddings_kind, m->embeddings, (int64_t)s->asked->tokens[r] * m->hidden, m->hidden,
+                 m->embedding_scale, s->stream + r * m->hidden);
     meet(begin_of(&m->layers[0].matrices[QUERY]));
 }
+
+/* outputs of a matrix for all rows, as they are */
+static void give(state *s, int64_t at, int which, const matrix *next, float *to, char *room) {
+    const matrix *w = &s->model->layers[at].matrices[which];
+    const int64_t rows = s->asked->rows;
+    reduce(s, at, &which, 1, s->plain);
+    const char *x = packed(s, w, s->input, rows);
+    for (int64_t first, last; take_outputs(w->out, &first, &last);) {
+        multiply(w, first, last, x, rows, to + first, w->out, room);
+        completed(s, at, which, 0, w, first, last, to + first, w->out);
+    }
+    meet(begin_of(next));
+}
+
+/* What is added to the embeddings that tokens have for each layer. */
+static void begin_tokens(state *s, char *room) {
+    const layer *l = s->model->layers;
+    norm_rows(s, NULL, 1, NULL, &l->matrices[TOKEN]);
+    give(s, 0, TOKEN, &l->matrices[QUERY], s->tokens, room);
+}
+
+/* A layer's own embedding of a row's token, gated by the stream behind the perceptron. */
+static void remind(state *s, int64_t at, const matrix *next, float *own, char *room) {
+    const decoder *m = s->model;
+    const layer *l = &m->layers[at];
+    const matrix *gate = &l->matrices[TOKEN_GATE], *out = &l->matrices[TOKEN_OUT];
+    const int64_t size = gate->out, all = m->layers[0].matrices[TOKEN].out;
+    norm_rows(s, l->perceived, 1, NULL, gate);
+    give(s, at, TOKEN_GATE, out, s->seen, room);
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        float *to = s->seen + r * size, *added_to = s->tokens + r * all + at * size, *token = s->plain + r * size;
+        normalized(added_to, m->token_norm, size, m->token_epsilon, added_to);
+        embedded(m->token_kind, m->token_embeddings, s->asked->tokens[r] * all + at * size, size, m->token_scale, token);
+        for (int64_t i = 0; i < size; i += LANES)
+            *(floats *)(to + i) = activated(m->activation, *(floats *)(to + i)) *
+                                  (*(floats *)(token + i) + *(floats *)(added_to + i));
+        prepare_row(r, s->seen, s->second, out);
+    }
+    meet(begin_of(out));
+    add(s, at, TOKEN_OUT, l->reminded, next, s->seen, s->second, own, room);
+}
+
+/* The norm of what a layer adds last; or null. */
+INLINE const float *last_norm(const layer *l) { return l->reminded ? l->reminded : l->perceived; }
 
 /* Scale, bias and cap of logits. */
 static void completed_logits(const decoder *m, int64_t first, int64_t last, float *to) {
@@ -334,7 +381,7 @@ static void finish(state *s, char *room) {
     const matrix *head = &m->head;
     const int64_t wanted = s->asked->wanted;
     for (int64_t w = piece(); w < wanted; w = piece()) {
-        settle(s, s->asked->places[w], last_layer->perceived, last_layer->scale);
+        settle(s, s->asked->places[w], last_norm(last_layer), last_layer->scale);
         normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->seen + w * m->hidden);
         prepare(head->kind, s->seen + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
     }
@@ -354,11 +401,12 @@ static void run(void *argument, unsigned thread) {
     char *room = s->room + thread * s->room_bytes;
     begin_tiles();
     begin(s);
+    if (m->token_embeddings) begin_tokens(s, room);
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
         const matrix *entry = l->experts ? &l->experts->router : &l->matrices[GATE];
-        norm_rows(s, at ? l[-1].perceived : NULL, at ? l[-1].scale : 1, l->before, &l->matrices[QUERY]);
+        norm_rows(s, at ? last_norm(l - 1) : NULL, at ? l[-1].scale : 1, l->before, &l->matrices[QUERY]);
         project(s, at, room);
         if (l->recurrent) {
             delta_rule(s, l->recurrent, &l->matrices[OUT]);
@@ -376,7 +424,8 @@ static void run(void *argument, unsigned thread) {
             if (gate->kind != entry->kind) prepare_again(s, gate);
         }
         perceptron(s, at, own, room);
-        add(s, at, DOWN, l->perceived, after, s->seen, s->second, own, room);
+        add(s, at, DOWN, l->perceived, l->reminded ? &l->matrices[TOKEN_GATE] : after, s->seen, s->second, own, room);
+        if (l->reminded) remind(s, at, after, own, room);
     }
     finish(s, room);
     end_tiles();
@@ -419,7 +468,8 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
     const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY);
     const int64_t given = most_outputs(m, VALUE), values = given > keys ? given : keys; /* keys may be values */
-    const int64_t decays = most_outputs(m, DECAY), projected = queries + keys + values + decays;
+    const int64_t decays = most_outputs(m, DECAY), tokens = most_outputs(m, TOKEN);
+    const int64_t projected = queries + keys + values + decays + tokens;
     const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 4;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
@@ -431,6 +481,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.keys = (float *)taken(&at, 4 * rows * keys);
     s.values = (float *)taken(&at, 4 * rows * values);
     s.decays = (float *)taken(&at, 4 * rows * decays);
+    s.tokens = (float *)taken(&at, 4 * rows * tokens);
     s.seen = (float *)taken(&at, 4 * rows * most);
     s.plain = (float *)taken(&at, 4 * rows * most);
     s.input = taken(&at, 4 * readable * most);

@@ -120,13 +120,14 @@ class Fused:
     def _pass(self, parts: list[Part], changes: list[Changes | None]) -> list[torch.Tensor]:
         tokens, positions, owners, places = array("i"), array("i"), array("i"), array("i")
         sequences = (_Sequence * len(parts))()
+        replaced = self._structure.replaced
         for number, (part, change) in enumerate(zip(parts, changes)):
             memory, count = part.memory, len(part.tokens)
             memory.reserve(memory.length + count)
             sequences[number] = _Sequence(
                 memory.block.data_ptr(), memory.capacity, memory.state.data_ptr(), change and change.address
             )
-            tokens.extend(part.tokens)
+            tokens.extend([replaced.get(token, token) for token in part.tokens] if replaced else part.tokens)
             positions.extend(range(memory.length, memory.length + count))
             owners.extend([number] * count)
             places.extend(range(len(tokens) - part.wanted, len(tokens)))

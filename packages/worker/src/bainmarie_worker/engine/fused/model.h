@@ -37,11 +37,13 @@ typedef struct {
     float epsilon;
 } recurrence;
 
-enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT, MATRICES };
 /* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
  * Without VALUE values are what KEY gives; without both a layer looks at the keys and values of one before it.
  * Of a recurrent layer: QUERY gives queries, keys and values; KEY gates of what is seen; VALUE and DECAY one number for each
- * value head, how much is learnt and how much forgotten. Else there is no DECAY. */
+ * value head, how much is learnt and how much forgotten. Else there is no DECAY.
+ * Where tokens have embeddings of their own for each layer: TOKEN, which the first layer holds for all, gives what is added
+ * to them; TOKEN_GATE how much of the sum counts, by the activation; and TOKEN_OUT what becomes of it. */
 
 typedef struct {
     matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
@@ -49,6 +51,7 @@ typedef struct {
     const mixture *experts;             /* or null; the perceptron beside it is of all rows */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
+    const float *reminded;              /* norm of what TOKEN_OUT gives; null where there is none */
     const float *query_norm, *key_norm, *value_norm; /* [size] or null */
     const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
     int64_t heads, key_heads, size;     /* of attention */
@@ -64,14 +67,16 @@ typedef struct {
     const void *embeddings; /* [vocabulary, hidden] */
     const float *norm;
     matrix head;
-    int64_t count, hidden, rotary, embeddings_kind, cache_kind, activation;
+    const void *token_embeddings; /* [vocabulary, outputs of TOKEN] those of each layer; or null */
+    const float *token_norm;      /* of a layer's part of what TOKEN gives */
+    int64_t count, hidden, rotary, embeddings_kind, token_kind, cache_kind, activation;
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
     int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
     int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
-    float epsilon, query_epsilon, scaling;
+    float epsilon, query_epsilon, token_epsilon, scaling;
     float growth;
-    float embedding_scale, branch_scale, logit_scale; /* factors of embeddings, of what is added, and of logits */
+    float embedding_scale, token_scale, branch_scale, logit_scale; /* factors of both embeddings, of what is added, and of logits */
     float score_cap, logit_cap; /* cap * tanh(x / cap) in place of x; 0 for none */
 } decoder;
 

@@ -22,6 +22,7 @@ _GLM_NORMS = {
     "after": "post_attention_layernorm",
     "perceived": "post_mlp_layernorm",
 }
+_LAST_NORMS = {"reminded": "post_per_layer_input_norm"}
 _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
 
 
@@ -35,13 +36,20 @@ class Rows:
 
 
 def rows_of(layer: Any) -> list[Rows | None]:
-    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay."""
+    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out."""
     perceived = _perceived(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
-        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a)]
-    return [*_attended(layer.self_attn), *perceived, None]
+        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *_reminded(layer)]
+    return [*_attended(layer.self_attn), *perceived, None, *_reminded(layer)]
+
+
+def _reminded(layer: Any) -> list[Rows | None]:
+    """Token, token gate, token out; the first is the body's, see `structure.py`."""
+    if not hasattr(layer, "per_layer_input_gate"):
+        return [None, None, None]
+    return [None, whole_of(layer.per_layer_input_gate), whole_of(layer.per_layer_projection)]
 
 
 def _perceived(layer: Any) -> list[Rows | None]:
@@ -85,7 +93,8 @@ def norms_of(layer: Any) -> dict[str, Any]:
     """A layer's norms by decoder.c's names, which its own code calls in one of several ways."""
     for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS):
         if all(hasattr(layer, place) for place in places.values()):
-            return {name: getattr(layer, place) for name, place in places.items()}
+            last = {name: getattr(layer, place) for name, place in _LAST_NORMS.items() if hasattr(layer, place)}
+            return {name: getattr(layer, place) for name, place in places.items()} | last
     raise Unknown("layers with other norms")
 
 

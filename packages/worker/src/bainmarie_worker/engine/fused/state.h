@@ -25,6 +25,7 @@ typedef struct {
     float *keys;       /* [rows, outputs of KEY] */
     float *values;     /* [rows, outputs of VALUE] */
     float *decays;     /* [rows, outputs of DECAY] */
+    float *tokens;     /* [rows, outputs of TOKEN] */
     float *seen;       /* [rows, heads * size] what attention or a recurrent layer gives */
     float *plain;      /* [rows, widest] what becomes input */
     char *input;       /* [rows, widest] prepared */

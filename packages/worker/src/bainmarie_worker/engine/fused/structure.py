@@ -51,6 +51,8 @@ FAMILIES = (
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
+_TOKEN, _TOKEN_GATE = 9, 10
+"""Places of matrices, as in parts.py."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -75,6 +77,8 @@ class Structure:
         self.layers = list(body.layers)
         self.rows = [rows_of(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
+        if hasattr(body, "embed_tokens_per_layer"):
+            self.rows[0][_TOKEN] = whole_of(body.per_layer_model_projection)
         self.kept: list[Kept] = []
         """Of each layer with attention where its keys and values are, its own or those of another."""
         self.state = 0
@@ -96,6 +100,8 @@ class Structure:
             layer.rotary = turned[layer.angles]
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
+        self.replaced = _replaced(model, config) if family[2].startswith("gemma4") else {}
+        """Tokens that are computed as if they were others."""
         require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
         both = getattr(config, "use_bidirectional_attention", None) or "vision"  # which text is none of
         require(both == "vision", "attention in both directions")
@@ -120,7 +126,7 @@ class Structure:
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
             known=known,
-            queryepsilon=next(map(epsilon, of_heads(first)), 0.0),
+            query_epsilon=next(map(epsilon, of_heads(first)), 0.0),
             scaling=first.scaling,
             growth=grown,
             embedding_scale=embedding_scale,
@@ -130,10 +136,12 @@ class Structure:
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
+        if hasattr(body, "embed_tokens_per_layer"):
+            self._remind(body)
         inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         looking = [layer for layer in self._made if layer.heads]
         seen = {size for layer in looking for size in (layer.size, layer.heads * layer.size)}
-        sizes = (whole.hidden, *inner, *seen)
+        sizes = (whole.hidden, *inner, *seen, *{layer.matrices[_TOKEN_GATE].outputs for layer in self._made})
         gated = 1 + family[2].startswith("qwen3_5")
         same = all(layer.query_size == gated * layer.size for layer in looking)
         require(same, "queries of another size than keys")
@@ -181,6 +189,27 @@ class Structure:
         if attention is not None:
             self._attend(made, attention, config)
         return made
+
+    def _remind(self, body: Any) -> None:
+        """Fills in what is told of the embeddings that tokens have for each layer."""
+        table, projection = body.embed_tokens_per_layer, self._made[0].matrices[_TOKEN]
+        weight, norm, part = table.weight, body.per_layer_projection_norm, body.per_layer_input_scale
+        size = norm.weight.numel()
+        require(weight.dtype in (torch.float32, torch.bfloat16), f"embeddings in {weight.dtype}")
+        fits = weight.shape[1] == projection.outputs >= len(self.layers) * size
+        require(fits and not projection.bias, "embeddings of layers that are projected otherwise")
+        gates = {layer.matrices[_TOKEN_GATE].outputs for layer in self._made}
+        require(gates == {size}, "embeddings of layers that are gated otherwise")
+        acts = {_activation(layer.act_fn) for layer in self.layers}
+        require(acts == {self.decoder.activation}, "gates of another activation")
+        ones = norm(torch.ones(1, size))[0].float() * (1 + epsilon(norm)) ** 0.5
+        self.tokens = min(self.tokens, len(weight))
+        self.decoder.token_embeddings = self._address(weight)
+        self.decoder.token_kind = _KINDS[weight.dtype]
+        self.decoder.token_norm = self._address(ones * part)
+        self.decoder.token_scale = float(table.embed_scale.to(weight.dtype)) * part
+        # what is projected is scaled before its norm, which only makes the epsilon count for less
+        self.decoder.token_epsilon = epsilon(norm) / body.per_layer_model_projection_scale**2
 
     def _attend(self, made: Layer, attention: Any, config: Any) -> None:
         """Fills in the numbers of a layer's attention."""
@@ -263,6 +292,12 @@ def _window(attention: Any, config: Any) -> int | None:
     )
     require(window is None or not hasattr(config, "max_window_layers"), "windows in some layers that it does not name")
     return window
+
+
+def _replaced(model: Any, config: Any) -> dict[int, int]:
+    """Tokens in whose place a model that also sees and hears computes its padding, where text has them."""
+    named = (getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video", "audio"))
+    return {token: config.pad_token_id for token in named if token is not None}
 
 
 def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float, float]:
