@@ -26,6 +26,12 @@ _EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_int
 _SPREAD = 0.2
 """Of random weights: so large that every token depends on many before it."""
 
+_VARIED = (
+    *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "e_score_correction_bias"),
+    *("layer_scalar", "router.scale", "per_expert_scale"),
+)
+"""Ends of the names of numbers that a new model has all alike."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -114,6 +120,17 @@ ARCHITECTURES = (
         use_double_wide_mlp=True,
         hidden_size_per_layer_input=32,
         vocab_size_per_layer_input=128,
+        **_UNTIED,
+    ),
+    _fused(
+        "gemma4_text",
+        hidden_size_per_layer_input=0,
+        enable_moe_block=True,
+        num_experts=5,
+        top_k_experts=3,
+        moe_intermediate_size=32,
+        global_head_dim=32,
+        **_ALTERNATING,
         **_UNTIED,
     ),
     *(
@@ -346,7 +363,8 @@ ARCHITECTURES = (
 CAPTURED = tuple(
     replace(known, path="captured", why="")
     for known in ARCHITECTURES
-    if known.path == "packed" and known.name in ("llama", "gemma2", "gpt_oss", "qwen3_moe", "deepseek_v3")
+    if (known.path == "packed" and known.name in ("llama", "gemma2", "gpt_oss", "qwen3_moe", "deepseek_v3"))
+    or "num_kv_shared_layers" in known.settings
 )
 """By the way of CUDA devices; see `captured_way`."""
 APART = tuple(
@@ -396,7 +414,7 @@ def make(known: Architecture) -> Any:
             torch.nn.init.uniform_(weights, -5, 0)  # else it would forget each token at once
     chance = torch.Generator().manual_seed(1)
     for name, numbers in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(("norm.weight", "proj.bias", "e_score_correction_bias", "layer_scalar")):
+        if name.endswith(_VARIED):
             numbers.data += _SPREAD * torch.randn(numbers.shape, generator=chance)
         if known.name.startswith("gemma4") and name.endswith("q_norm.weight"):
             numbers.data /= 8  # whose scores are not scaled

@@ -394,6 +394,17 @@ static void finish(state *s, char *room) {
     }
 }
 
+/* What the perceptron beside experts with norms of their own gave, and what these gave, as what the branch gives. */
+static void join(state *s, const layer *l, const matrix *next) {
+    const int64_t hidden = s->model->hidden;
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        float *to = s->plain + r * hidden, *from = s->mixture.whole + r * hidden;
+        normalized(to, l->experts->beside, hidden, s->model->epsilon, to);
+        for (int64_t i = 0; i < hidden; i++) to[i] += from[i];
+    }
+    meet(begin_of(next));
+}
+
 static void run(void *argument, unsigned thread) {
     state *s = argument;
     const decoder *m = s->model;
@@ -416,15 +427,19 @@ static void run(void *argument, unsigned thread) {
         }
         prepare_seen(s, l);
         add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
-        norm_rows(s, l->attended, 1, l->after, entry);
+        const int apart = l->experts && l->experts->before;
+        norm_rows(s, l->attended, 1, apart ? l->experts->routed : l->after, entry);
         if (l->experts) {
             const matrix *gate = &l->matrices[GATE];
             mixed(s, l->experts, l->perceived, gate->weight ? gate : after, own);
             if (!gate->weight) continue;
-            if (gate->kind != entry->kind) prepare_again(s, gate);
+            if (apart) norm_rows(s, NULL, 1, l->after, gate);
+            else if (gate->kind != entry->kind) prepare_again(s, gate);
         }
+        const matrix *behind = l->reminded ? &l->matrices[TOKEN_GATE] : after;
         perceptron(s, at, own, room);
-        add(s, at, DOWN, l->perceived, l->reminded ? &l->matrices[TOKEN_GATE] : after, s->seen, s->second, own, room);
+        add(s, at, DOWN, l->perceived, behind, s->seen, s->second, own, room);
+        if (apart) join(s, l, behind);
         if (l->reminded) remind(s, at, after, own, room);
     }
     finish(s, room);

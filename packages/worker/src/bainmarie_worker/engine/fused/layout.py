@@ -37,7 +37,8 @@ class Recurrence(ctypes.Structure):
 class Mixture(ctypes.Structure):
     _fields_ = (
         ("router", Matrix),
-        *((name, POINTER) for name in ("matrices", "correction")),
+        *((name, POINTER) for name in ("matrices", "correction", "scales")),
+        *((name, POINTER) for name in ("routed", "before", "after", "beside")),
         *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
         ("factor", REAL),
     )

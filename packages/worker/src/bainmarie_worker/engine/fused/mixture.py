@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bainmarie_worker.engine.fused.layout import Matrix, Mixture, either, require
+from bainmarie_worker.engine.fused.layout import Matrix, Mixture, either, epsilon, require
 
 _MOST_GROUPS = 64
 """As in experts.h."""
@@ -28,31 +28,60 @@ def mixture(
     """A block's routed experts, and the parameters of which they are made; their matrices are three-dimensional:
     [experts, 2 * inner, hidden], [experts, hidden, inner]. Unknown where they are not."""
     router, experts = either(block, "gate", "router"), block.experts
+    told = _told(experts, router.weight, router.top_k, dtype, weights)
+    told.router = weights(router.weight)
+    told.whole, told.factor = getattr(router, "norm_topk_prob", True), 1.0
+    if hasattr(router, "e_score_correction_bias"):
+        _correct(told, router, address)
+    return told, [router.weight, experts.gate_up_proj, experts.down_proj]
+
+
+def apart(
+    layer: Any,
+    scored: Matrix,
+    dtype: torch.dtype,
+    weights: Callable[[torch.Tensor], Matrix],
+    norm: Callable[[Any], int],
+    address: Callable[[torch.Tensor], int],
+) -> tuple[Mixture, list[Any]]:
+    """As `mixture`, of a layer whose experts stand beside its perceptron, with norms of their own. `scored` is the
+    matrix of its router."""
+    router, experts = layer.router, layer.experts
+    norms = {
+        "before": layer.pre_feedforward_layernorm_2,
+        "after": layer.post_feedforward_layernorm_2,
+        "beside": layer.post_feedforward_layernorm_1,
+    }
+    same = {epsilon(one) for one in (router.norm, layer.input_layernorm, *norms.values())}
+    require(len(same) == 1 and not list(router.norm.parameters()), "a router with another norm")
+    told = _told(experts, router.proj.weight, router.config.top_k_experts, dtype, weights)
+    told.router, told.whole = scored, True
+    require(not told.router.bias, "a router with a bias")
+    told.routed = address(router.scale.float() * router.scalar_root_size)
+    told.scales = address(router.per_expert_scale.float())
+    for name, module in norms.items():
+        setattr(told, name, norm(module))
+    return told, [value for module in (router, experts, *norms.values()) for value in module.parameters()]
+
+
+def _told(
+    experts: Any, router: torch.Tensor, chosen: int, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix]
+) -> Mixture:
+    """What is told of experts, of which a router chooses some."""
     require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
     turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
     require(not turned, "experts whose matrices lie otherwise")
     count, hidden, inner = experts.down_proj.shape
     require(experts.gate_up_proj.shape == (count, 2 * inner, hidden), "experts whose matrices lie otherwise")
-    require(router.weight.shape == (count, hidden) and router.top_k <= count, "a router of other experts")
-    used = [router.weight, experts.gate_up_proj, experts.down_proj]
-    kinds = {weight.dtype for weight in used}
+    require(router.shape == (count, hidden) and chosen <= count, "a router of other experts")
+    kinds = {weight.dtype for weight in (experts.gate_up_proj, experts.down_proj)}
     require(kinds <= {dtype}, f"experts in {' and '.join(map(str, kinds))}")
     gated = (part for merged in experts.gate_up_proj for part in merged.chunk(2))
     matrices = [weights(one) for each in zip(gated, gated, experts.down_proj) for one in each]
     made = (Matrix * len(matrices))(*matrices)
-    told = Mixture(
-        router=weights(router.weight),
-        matrices=ctypes.addressof(made),
-        count=count,
-        chosen=router.top_k,
-        inner=inner,
-        whole=getattr(router, "norm_topk_prob", True),
-        factor=1.0,
-    )
+    told = Mixture(matrices=ctypes.addressof(made), count=count, chosen=chosen, inner=inner)
     told.held = made
-    if hasattr(router, "e_score_correction_bias"):
-        _correct(told, router, address)
-    return told, used
+    return told
 
 
 def _correct(told: Mixture, router: Any, address: Callable[[torch.Tensor], int]) -> None:

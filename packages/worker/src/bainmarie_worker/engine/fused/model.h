@@ -15,9 +15,12 @@ typedef struct {
 enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 
 typedef struct {
-    matrix router;          /* [experts, hidden], of the kind of the matrices */
+    matrix router;          /* [experts, hidden], of the kind of the matrices where it has the same input */
     const matrix *matrices; /* [experts, EXPERT_MATRICES] */
     const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
+    const float *scales;     /* [experts] or null: factors of their weights */
+    const float *routed, *before, *after, *beside; /* [hidden] norms: of the router's input, of the experts' input and of
+                             * what these give, and of what the perceptron beside them gives; or all null */
     int64_t count, chosen;  /* experts, and how many of them compute a row */
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */

@@ -15,6 +15,7 @@ typedef struct {
     char *input;       /* [places, hidden] prepared */
     char *inner;       /* [places, inner] prepared */
     float *given;      /* [places, hidden] */
+    float *whole;      /* [rows, hidden] what experts with norms of their own give together */
 } choices;
 
 typedef struct {

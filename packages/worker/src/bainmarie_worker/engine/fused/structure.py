@@ -28,7 +28,7 @@ from bainmarie_worker.engine.fused.layout import (
     require,
 )
 from bainmarie_worker.engine.fused.memory import Kept
-from bainmarie_worker.engine.fused.mixture import mixture
+from bainmarie_worker.engine.fused.mixture import apart, mixture
 from bainmarie_worker.engine.fused.parts import (
     Rows,
     borrows,
@@ -136,6 +136,9 @@ class Structure:
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
+        parts = (part for layer in self.layers for part in (layer, getattr(layer, "experts", layer)))
+        other = {_activation(part.act_fn) for part in parts if hasattr(part, "act_fn")} - {whole.activation}
+        require(not other, "several activations")
         if hasattr(body, "embed_tokens_per_layer"):
             self._remind(body)
         inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
@@ -168,9 +171,8 @@ class Structure:
             self._held.append(told)
             used |= {id(value) for value in (delta.conv1d.weight, delta.A_log, delta.dt_bias, delta.norm.weight)}
         experts = None
-        if hasattr(block, "experts"):
-            require(not ("perceived" in norms and rows[4]), "experts and a shared one before a norm")
-            mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
+        if hasattr(block, "experts") or hasattr(layer, "router"):
+            mixed, parameters = self._mixture(layer, block, "perceived" in norms and bool(rows[4]))
             experts = ctypes.addressof(mixed)
             used |= {id(value) for value in parameters}
             self._mixtures.append(mixed)
@@ -190,6 +192,17 @@ class Structure:
             self._attend(made, attention, config)
         return made
 
+    def _mixture(self, layer: Any, block: Any, beside: bool) -> tuple[Mixture, list[Any]]:
+        """`beside`: there is a perceptron too, before a norm."""
+        if not hasattr(block, "experts"):
+            require(beside and hasattr(layer, "post_feedforward_layernorm_1"), "experts that are added otherwise")
+            router = self._matrix(whole_of(layer.router.proj))
+            return apart(layer, router, self.dtype, self._weights, self._norm, self._address)
+        require(not beside, "experts and a shared one before a norm")
+        mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
+        require(mixed.router.kind == _KINDS[self.dtype], "a router of another kind of weights")
+        return mixed, parameters
+
     def _remind(self, body: Any) -> None:
         """Fills in what is told of the embeddings that tokens have for each layer."""
         table, projection = body.embed_tokens_per_layer, self._made[0].matrices[_TOKEN]
@@ -200,8 +213,6 @@ class Structure:
         require(fits and not projection.bias, "embeddings of layers that are projected otherwise")
         gates = {layer.matrices[_TOKEN_GATE].outputs for layer in self._made}
         require(gates == {size}, "embeddings of layers that are gated otherwise")
-        acts = {_activation(layer.act_fn) for layer in self.layers}
-        require(acts == {self.decoder.activation}, "gates of another activation")
         ones = norm(torch.ones(1, size))[0].float() * (1 + epsilon(norm)) ** 0.5
         self.tokens = min(self.tokens, len(weight))
         self.decoder.token_embeddings = self._address(weight)
