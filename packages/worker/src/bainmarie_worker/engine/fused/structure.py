@@ -122,6 +122,7 @@ class Structure:
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
+            alone=1 + max(n for n in range(len(kinds)) if not borrows(getattr(self.layers[n], "self_attn", None))),
             epsilon=epsilon(body.norm),
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
