@@ -318,7 +318,7 @@ static void begin(state *s) {
     meet(begin_of(&m->layers[0].matrices[QUERY]));
 }
 
-/* outputs of a matrix for all rows, as they are */
+/* Outputs of a matrix for all rows. */
 static void give(state *s, int64_t at, int which, const matrix *next, float *to, char *room) {
     const matrix *w = &s->model->layers[at].matrices[which];
     const int64_t rows = s->asked->rows;
