@@ -27,8 +27,8 @@ _SPREAD = 0.2
 """Of random weights: so large that every token depends on many before it."""
 
 _VARIED = (
-    *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "e_score_correction_bias"),
-    *("layer_scalar", "router.scale", "per_expert_scale"),
+    *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "conv.bias", "conv1d.bias"),
+    *("e_score_correction_bias", "layer_scalar", "router.scale", "per_expert_scale"),
 )
 """Ends of the names of numbers that a new model has all alike."""
 
@@ -45,7 +45,7 @@ class Architecture:
 
     @property
     def title(self) -> str:
-        bias = "-bias" if self.settings.get("mlp_bias") else ""
+        bias = "-bias" if any(self.settings.get(f"{part}_bias") for part in ("mlp", "conv", "mamba_proj")) else ""
         wide = "-wide" if self.settings.get("intermediate_size", 0) > 1000 else ""
         return f"{self.name}-{self.path}{bias}{wide}"
 
@@ -76,6 +76,48 @@ _DELTA: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
     "layer_types": ["linear_attention", "full_attention", "linear_attention"],
     "num_hidden_layers": 3,
+}
+_SHORT: dict[str, Any] = {
+    "num_hidden_layers": 3,
+    "layer_types": ["conv", "full_attention", "conv"],
+    "block_auto_adjust_ff_dim": False,
+}
+_MAMBA: dict[str, Any] = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 32,
+    "mamba_n_groups": 1,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 16,
+}
+_FALCON: dict[str, Any] = {
+    **_MAMBA,
+    "mamba_d_ssm": 128,
+    "ssm_multipliers": [0.7, 1.2, 0.8, 1.4, 0.6],
+    "mlp_multipliers": [0.8, 1.3],
+    "ssm_in_multiplier": 1.2,
+    "ssm_out_multiplier": 0.7,
+    "attention_in_multiplier": 0.9,
+    "attention_out_multiplier": 1.1,
+    "key_multiplier": 0.6,
+    "embedding_multiplier": 2.0,
+    "lm_head_multiplier": 0.5,
+}
+_NEMOTRON: dict[str, Any] = {
+    "mamba_num_heads": 16,
+    "mamba_head_dim": 12,
+    "ssm_state_size": 32,
+    "n_groups": 2,
+    "chunk_size": 16,
+}
+_GRANITE: dict[str, Any] = {
+    "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "shared_intermediate_size": 64,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.5,
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 2.0,
 }
 
 ARCHITECTURES = (
@@ -185,6 +227,43 @@ ARCHITECTURES = (
         **_DELTA,
         **{**_EXPERTS, "num_experts_per_tok": 3},
     ),
+    _fused("granitemoehybrid", num_local_experts=0, mamba_conv_bias=False, **_GRANITE, **_MAMBA),
+    _fused(
+        "granitemoehybrid",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        position_embedding_type="rope",
+        num_attention_heads=2,
+        **{**_GRANITE, **_MAMBA, "mamba_n_groups": 2},
+        mamba_proj_bias=True,
+    ),
+    _fused(
+        "bamba", attn_layer_indices=[1], **{**_MAMBA, "num_hidden_layers": 3, "mamba_proj_bias": True, "mlp_bias": True}
+    ),
+    _fused("falcon_h1", mamba_conv_bias=False, num_key_value_heads=1, **_FALCON),
+    _fused(
+        "falcon_h1",
+        mamba_rms_norm=True,
+        mamba_norm_before_gate=False,
+        mlp_bias=True,
+        projectors_bias=True,
+        **{**_FALCON, "mamba_n_groups": 2},
+    ),
+    _fused("nemotron_h", hybrid_override_pattern="M-*M", use_conv_bias=False, mlp_bias=True, **_NEMOTRON),
+    _fused(
+        "nemotron_h",
+        hybrid_override_pattern="*EM-",
+        n_routed_experts=8,
+        n_group=4,
+        topk_group=2,
+        num_experts_per_tok=3,
+        moe_intermediate_size=32,
+        moe_shared_expert_intermediate_size=64,
+        routed_scaling_factor=1.5,
+        **{**_NEMOTRON, "n_groups": 1},
+    ),
+    _fused("lfm2", conv_L_cache=4, **_SHORT),
+    _fused("lfm2", conv_bias=True, num_key_value_heads=1, **_SHORT),
     _fused(
         "qwen3_moe",
         num_attention_heads=2,
@@ -410,8 +489,10 @@ def make(known: Architecture) -> Any:
     for name, weights in model.named_parameters():
         if weights.dim() > 1 and "A_log" not in name:
             torch.nn.init.normal_(weights, std=_SPREAD)
-        if name.endswith("linear_attn.A_log"):
+        if name.endswith("A_log") and weights.dim() == 1:
             torch.nn.init.uniform_(weights, -5, 0)  # else it would forget each token at once
+        if name.endswith((".D", "mamba.dt_bias", "mixer.dt_bias")):
+            torch.nn.init.uniform_(weights, -1, 1)
     chance = torch.Generator().manual_seed(1)
     for name, numbers in (*model.named_parameters(), *model.named_buffers()):
         if name.endswith(_VARIED):

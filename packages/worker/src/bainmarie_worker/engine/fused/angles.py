@@ -40,7 +40,9 @@ class Angles:
 
 def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int]]:
     """The functions that make angles, and which of them each layer uses."""
-    rotary, types = body.rotary_emb, list(getattr(config, "layer_types", None) or [])
+    rotary, types = getattr(body, "rotary_emb", None), list(getattr(config, "layer_types", None) or [])
+    if rotary is None:
+        return [_none], [0] * len(body.layers)
     local = getattr(body, "rotary_emb_local", None)
     for module in (rotary, local):
         told = getattr(module, "rope_type", "default")
@@ -72,6 +74,11 @@ def _unturned(rotary: Any, *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     """Angles of layers that do not turn by positions."""
     cosines, sines = rotary(*asked)
     return torch.ones_like(cosines), torch.zeros_like(sines)
+
+
+def _none(_: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Angles of models that turn nothing by positions."""
+    return torch.empty(*positions.shape, 0), torch.empty(*positions.shape, 0)
 
 
 def growth(config: Any) -> tuple[int, float]:

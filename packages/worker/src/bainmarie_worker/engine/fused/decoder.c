@@ -12,6 +12,7 @@
 #include "attention.h"
 #include "delta.h"
 #include "experts.h"
+#include "scan.h"
 
 /* The most inputs of any matrix. */
 static int64_t widest(const decoder *m) {
@@ -82,7 +83,7 @@ static void raise(const change *c, const float *x, int64_t first, int64_t last, 
     }
 }
 
-/* Bias, scale and adapters on outputs `first` to `last`, in to[row * stride + output - first]. */
+/* Bias, scale, adapters and factor on outputs `first` to `last`, in to[row * stride + output - first]. */
 static void completed(const state *s, int64_t at, int which, int place, const matrix *m, int64_t first, int64_t last,
                       float *to, int64_t stride) {
     const int64_t rows = s->asked->rows, rank = s->asked->most_rank;
@@ -99,15 +100,23 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
         if (!c) continue;
         for (int64_t i = r; i < r + n; i++) raise(c, s->reduced + (place * rows + i) * rank, first, last, to + i * stride);
     }
+    for (int64_t r = 0; m->factor != 1 && r < rows; r++)
+        for (int64_t o = 0; o < last - first; o++) to[r * stride + o] *= m->factor;
 }
 
-/* What a branch gave, where it has a norm of its own, is added only now that the row is whole; `scale` is of the sum. */
-INLINE void settle(state *s, int64_t row, const float *branch_norm, float scale) {
-    if (!branch_norm) return;
+/* A branch whose outputs are not yet added: their norm, or null where they are; and a factor of the sum. */
+typedef struct {
+    const float *norm;
+    float scale;
+} branch;
+
+/* What a branch gave, where it has a norm of its own, is added only now that the row is whole. */
+INLINE void settle(state *s, int64_t row, branch before) {
+    if (!before.norm) return;
     const decoder *m = s->model;
     float *to = s->stream + row * m->hidden, *given = s->plain + row * m->hidden;
-    normalized(given, branch_norm, m->hidden, m->epsilon, given);
-    for (int64_t i = 0; i < m->hidden; i++) to[i] = (to[i] + m->branch_scale * given[i]) * scale;
+    normalized(given, before.norm, m->hidden, m->epsilon, given);
+    for (int64_t i = 0; i < m->hidden; i++) to[i] = (to[i] + m->branch_scale * given[i]) * before.scale;
 }
 
 /* Where prepared rows are in the form that products with a matrix read: the same place, or another where they are packed. */
@@ -127,12 +136,12 @@ static const char *packed(state *s, const matrix *next, const char *from, int64_
     return from;
 }
 
-/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first. `branch_norm` is that of
- * the branch before, `scale` of the stream behind it. */
-static void norm_rows(state *s, const float *branch_norm, float scale, const float *weight, const matrix *first) {
+/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first; what the
+ * branch before gave is added first. */
+static void norm_rows(state *s, branch before, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        settle(s, r, branch_norm, scale);
+        settle(s, r, before);
         if (weight) normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
         else memcpy(s->plain + r * hidden, s->stream + r * hidden, 4 * hidden);
         prepare(kind, s->plain + r * hidden, s->input + r * hidden * INPUT_BYTES(kind), hidden);
@@ -143,7 +152,7 @@ static void norm_rows(state *s, const float *branch_norm, float scale, const flo
 static void project(state *s, int64_t at, char *room) {
     static const int which[TOGETHER] = {QUERY, KEY, VALUE, DECAY};
     const layer *l = &s->model->layers[at];
-    const int count = l->recurrent ? 4 : 3;
+    const int count = l->matrices[DECAY].weight ? 4 : 3;
     float *to[] = {s->queries, s->keys, s->values, s->decays};
     int64_t end[TOGETHER], all = 0, first;
     for (int m = 0; m < count; m++) end[m] = all += (l->matrices[which[m]].out + UNIT - 1) / UNIT;
@@ -238,8 +247,9 @@ INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *ne
 static void prepare_seen(state *s, const layer *l) {
     const matrix *next = &l->matrices[OUT];
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        if (l->recurrent) gate_heads(s, l->recurrent, r);
-        else if (l->query_size > l->size) gate_queries(s, l, r);
+        if (!l->recurrent && l->query_size > l->size) gate_queries(s, l, r);
+        else if (l->recurrent && l->recurrent->kind == DELTA) gate_heads(s, l->recurrent, r);
+        else if (l->recurrent && l->recurrent->kind == SCAN) gate_groups(s, l->recurrent, r);
         prepare_row(r, s->seen, s->input, next);
     }
     meet(begin_of(next));
@@ -271,36 +281,43 @@ static void prepare_again(state *s, const matrix *next) {
 }
 
 static void perceptron(state *s, int64_t at, float *own, char *room) {
-    static const int which[] = {GATE, UP, AMOUNT};
+    static const int which[] = {UP, GATE, AMOUNT};
     const layer *l = &s->model->layers[at];
     const matrix *gate = &l->matrices[GATE], *up = &l->matrices[UP], *amount = &l->matrices[AMOUNT];
     const int64_t rows = s->asked->rows;
     float *other = own + rows * PIECE;
-    reduce(s, at, which, amount->weight ? 3 : 2, s->plain);
-    const char *x = packed(s, gate, s->input, rows);
-    for (int64_t first, last; take_outputs(gate->out, &first, &last);) {
+    reduce(s, at, which, amount->weight ? 3 : gate->weight ? 2 : 1, s->plain);
+    const char *x = packed(s, up, s->input, rows);
+    for (int64_t first, last; take_outputs(up->out, &first, &last);) {
         if (amount->weight && !first) {
             multiply(amount, 0, 1, s->input, rows, s->amounts, 1, room);
             completed(s, at, AMOUNT, 2, amount, 0, 1, s->amounts, 1);
         }
-        multiply(gate, first, last, x, rows, own, PIECE, room);
-        multiply(up, first, last, x, rows, other, PIECE, room);
-        completed(s, at, GATE, 0, gate, first, last, own, PIECE);
-        completed(s, at, UP, 1, up, first, last, other, PIECE);
+        if (gate->weight) {
+            multiply(gate, first, last, x, rows, other, PIECE, room);
+            completed(s, at, GATE, 1, gate, first, last, other, PIECE);
+        }
+        multiply(up, first, last, x, rows, own, PIECE, room);
+        completed(s, at, UP, 0, up, first, last, own, PIECE);
         for (int64_t r = 0; r < rows; r++)
-            for (int64_t o = 0; o < last - first; o += LANES) {
-                const floats g = *(floats *)(own + r * PIECE + o), u = *(floats *)(other + r * PIECE + o);
-                *(floats *)(s->seen + r * gate->out + first + o) = activated(s->model->activation, g) * u;
-            }
+            gated(s->model->activation, gate->weight ? other + r * PIECE : NULL, own + r * PIECE, last - first,
+                  s->seen + r * up->out + first);
     }
     meet(begin_of(&l->matrices[DOWN]));
     for (int64_t r = piece(); r < rows; r = piece()) {
         const float part = amount->weight ? logistic(s->amounts[r]) : 1;
-        for (int64_t i = r * gate->out; amount->weight && i < (r + 1) * gate->out; i++) s->seen[i] *= part;
+        for (int64_t i = r * up->out; amount->weight && i < (r + 1) * up->out; i++) s->seen[i] *= part;
         prepare_row(r, s->seen, s->second, &l->matrices[DOWN]);
     }
     meet(begin_of(&l->matrices[DOWN]));
 }
+
+/* The first matrices of a layer's perceptron, and of a layer. */
+static const matrix *inner_of(const layer *l) { return &l->matrices[l->matrices[GATE].weight ? GATE : UP]; }
+
+static const matrix *entry_of(const layer *l) { return l->experts ? &l->experts->router : inner_of(l); }
+
+static const matrix *first_of(const layer *l) { return l->matrices[QUERY].weight ? &l->matrices[QUERY] : entry_of(l); }
 
 /* Numbers of a table of embeddings, from `at` on, as floats. */
 INLINE void embedded(int64_t kind, const void *table, int64_t at, int64_t count, float scale, float *to) {
@@ -315,7 +332,7 @@ static void begin(state *s) {
     for (int64_t r = piece(); r < s->asked->rows; r = piece())
         embedded(m->embeddings_kind, m->embeddings, (int64_t)s->asked->tokens[r] * m->hidden, m->hidden,
                  m->embedding_scale, s->stream + r * m->hidden);
-    meet(begin_of(&m->layers[0].matrices[QUERY]));
+    meet(begin_of(first_of(&m->layers[0])));
 }
 
 /* Outputs of a matrix for all rows. */
@@ -334,7 +351,7 @@ static void give(state *s, int64_t at, int which, const matrix *next, float *to,
 /* What is added to the embeddings that tokens have for each layer. */
 static void begin_tokens(state *s, char *room) {
     const layer *l = s->model->layers;
-    norm_rows(s, NULL, 1, NULL, &l->matrices[TOKEN]);
+    norm_rows(s, (branch){0}, NULL, &l->matrices[TOKEN]);
     give(s, 0, TOKEN, &l->matrices[QUERY], s->tokens, room);
 }
 
@@ -344,7 +361,7 @@ static void remind(state *s, int64_t at, const matrix *next, float *own, char *r
     const layer *l = &m->layers[at];
     const matrix *gate = &l->matrices[TOKEN_GATE], *out = &l->matrices[TOKEN_OUT];
     const int64_t size = gate->out, all = m->layers[0].matrices[TOKEN].out;
-    norm_rows(s, l->perceived, 1, NULL, gate);
+    norm_rows(s, (branch){l->perceived, 1}, NULL, gate);
     give(s, at, TOKEN_GATE, out, s->seen, room);
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         float *to = s->seen + r * size, *added_to = s->tokens + r * all + at * size, *token = s->plain + r * size;
@@ -359,9 +376,6 @@ static void remind(state *s, int64_t at, const matrix *next, float *own, char *r
     add(s, at, TOKEN_OUT, l->reminded, next, s->seen, s->second, own, room);
 }
 
-/* The norm of what a layer adds last; or null. */
-INLINE const float *last_norm(const layer *l) { return l->reminded ? l->reminded : l->perceived; }
-
 /* Scale, bias and cap of logits. */
 static void completed_logits(const decoder *m, int64_t first, int64_t last, float *to) {
     for (int64_t o = first; o < last; o++) {
@@ -375,13 +389,12 @@ static void completed_logits(const decoder *m, int64_t first, int64_t last, floa
     for (; o < last; o++) to[o] = m->logit_cap * tanhf(to[o] / m->logit_cap);
 }
 
-static void finish(state *s, char *room) {
+static void finish(state *s, branch before, char *room) {
     const decoder *m = s->model;
-    const layer *last_layer = &m->layers[m->count - 1];
     const matrix *head = &m->head;
     const int64_t wanted = s->asked->wanted;
     for (int64_t w = piece(); w < wanted; w = piece()) {
-        settle(s, s->asked->places[w], last_norm(last_layer), last_layer->scale);
+        settle(s, s->asked->places[w], before);
         normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->seen + w * m->hidden);
         prepare(head->kind, s->seen + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
     }
@@ -414,12 +427,12 @@ static void find_runs(state *s) {
     s->begins[s->runs] = (int32_t)asked->rows;
 }
 
-/* Rows whose logits are not wanted go: nobody looks at what they would keep from here on. `last` is the layer before. */
-static void leave_rows(state *s, const layer *last) {
+/* Rows whose logits are not wanted go: nobody looks at what they would keep from here on. */
+static void leave_rows(state *s, branch before) {
     const decoder *m = s->model;
     const pass *asked = s->asked;
     const int64_t hidden = m->hidden, all = m->layers[0].matrices[TOKEN].out, wanted = asked->wanted;
-    for (int64_t w = piece(); w < wanted; w = piece()) settle(s, asked->places[w], last_norm(last), last->scale);
+    for (int64_t w = piece(); w < wanted; w = piece()) settle(s, asked->places[w], before);
     meet((soon){0});
     if (!piece()) {
         int32_t *tokens = s->kept, *positions = tokens + wanted, *owners = positions + wanted, *places = owners + wanted;
@@ -444,9 +457,53 @@ static void leave_rows(state *s, const layer *last) {
     meet((soon){0});
 }
 
+/* Attention or what is in its place. `next` is the matrix that comes after it. */
+static branch look(state *s, int64_t at, branch before, const matrix *next, float *own, char *room) {
+    const layer *l = &s->model->layers[at];
+    const matrix *query = &l->matrices[QUERY], *out = &l->matrices[OUT];
+    if (l->beside) prepare_again(s, query);
+    else norm_rows(s, before, l->before, query);
+    project(s, at, room);
+    if (!l->recurrent) {
+        place_rows(s, at);
+        attention(s, at, own);
+    } else if (l->recurrent->kind == CONVOLUTION) {
+        convolve(s, l->recurrent, out);
+    } else if (l->recurrent->kind == SCAN) {
+        scan(s, l->recurrent, out);
+    } else {
+        delta_rule(s, l->recurrent, out);
+    }
+    prepare_seen(s, l);
+    add(s, at, OUT, l->attended, next, s->seen, s->input, own, room);
+    return (branch){l->attended, 1};
+}
+
+/* A perceptron, a mixture of them, or one of both. */
+static branch think(state *s, int64_t at, branch before, const matrix *next, float *own, char *room) {
+    const layer *l = &s->model->layers[at];
+    const matrix *entry = entry_of(l), *inner = inner_of(l);
+    const matrix *behind = l->reminded ? &l->matrices[TOKEN_GATE] : next;
+    const int apart = l->experts && l->experts->before;
+    norm_rows(s, before, apart ? l->experts->routed : l->after, entry);
+    if (l->experts) {
+        mixed(s, l->experts, l->perceived, inner->weight ? inner : next, own);
+        if (!inner->weight) return (branch){l->perceived, l->scale};
+        if (apart) norm_rows(s, (branch){0}, l->after, inner);
+        else if (inner->kind != entry->kind) prepare_again(s, inner);
+    }
+    perceptron(s, at, own, room);
+    add(s, at, DOWN, l->perceived, behind, s->seen, s->second, own, room);
+    if (apart) join(s, l, behind);
+    if (!l->reminded) return (branch){l->perceived, l->scale};
+    remind(s, at, next, own, room);
+    return (branch){l->reminded, l->scale};
+}
+
 static void run(void *argument, unsigned thread) {
     state *s = argument;
     const decoder *m = s->model;
+    branch before = {0};
     float *own = s->own + thread * s->own_count;
     char *room = s->room + thread * s->room_bytes;
     begin_tiles();
@@ -454,37 +511,16 @@ static void run(void *argument, unsigned thread) {
     if (m->token_embeddings) begin_tokens(s, room);
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
-        const matrix *after = at + 1 < m->count ? &m->layers[at + 1].matrices[QUERY] : &m->head;
-        const matrix *entry = l->experts ? &l->experts->router : &l->matrices[GATE];
+        const matrix *after = at + 1 < m->count ? first_of(l + 1) : &m->head;
+        const int looks = l->matrices[QUERY].weight != NULL, thinks = entry_of(l)->weight != NULL;
         const int leaving = at == m->alone && s->asked->wanted < s->asked->rows;
         if (leaving && !s->asked->wanted) break;
-        if (leaving) leave_rows(s, l - 1);
-        norm_rows(s, at && !leaving ? last_norm(l - 1) : NULL, at ? l[-1].scale : 1, l->before, &l->matrices[QUERY]);
-        project(s, at, room);
-        if (l->recurrent) {
-            delta_rule(s, l->recurrent, &l->matrices[OUT]);
-        } else {
-            place_rows(s, at);
-            attention(s, at, own);
-        }
-        prepare_seen(s, l);
-        add(s, at, OUT, l->attended, entry, s->seen, s->input, own, room);
-        const int apart = l->experts && l->experts->before;
-        norm_rows(s, l->attended, 1, apart ? l->experts->routed : l->after, entry);
-        if (l->experts) {
-            const matrix *gate = &l->matrices[GATE];
-            mixed(s, l->experts, l->perceived, gate->weight ? gate : after, own);
-            if (!gate->weight) continue;
-            if (apart) norm_rows(s, NULL, 1, l->after, gate);
-            else if (gate->kind != entry->kind) prepare_again(s, gate);
-        }
-        const matrix *behind = l->reminded ? &l->matrices[TOKEN_GATE] : after;
-        perceptron(s, at, own, room);
-        add(s, at, DOWN, l->perceived, behind, s->seen, s->second, own, room);
-        if (apart) join(s, l, behind);
-        if (l->reminded) remind(s, at, after, own, room);
+        if (leaving) leave_rows(s, before);
+        if (leaving) before = (branch){0};
+        if (looks) before = look(s, at, before, thinks ? entry_of(l) : after, own, room);
+        if (thinks) before = think(s, at, before, after, own, room);
     }
-    finish(s, room);
+    finish(s, before, room);
     end_tiles();
 }
 
@@ -493,7 +529,7 @@ static int64_t most_of_attention(const decoder *m) {
     int64_t most = 0;
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
-        if (l->recurrent) continue;
+        if (!l->heads) continue;
         const int64_t needed = floats_of_attention(rows_together(l) * (l->heads / l->key_heads), l->size);
         most = needed > most ? needed : most;
     }

@@ -6,31 +6,13 @@
  * is the same however they are divided into passes.
  */
 #pragma once
-#include "state.h"
+#include "convolution.h"
 
 #define COLUMNS (2 * LANES) /* numbers of a value that are computed together */
 #define KEYS 4 /* numbers of a key whose sums are apart, so that none waits for the one before */
 
-/* A layer's part of a row's sequence: the last inputs of its channels [taps - 1, channels], the oldest first; then of each
- * value head its matrix, as [value size / COLUMNS, key size, COLUMNS]. */
-INLINE float *kept(const state *s, int64_t row, const recurrence *d) {
-    return s->asked->sequences[s->asked->owners[row]].state + d->place;
-}
-
-/* Channels `first` to `last` of a row, as weighted sums of the sequence's last inputs, of which the oldest goes. */
-static void mix(const recurrence *d, int64_t first, int64_t last, float *row, float *before) {
-    const int64_t channels = d->channels, held = d->taps - 1;
-    for (int64_t i = first; i < last; i += LANES) {
-        const floats now = *(floats *)(row + i);
-        floats sum = now * *(const floats *)(d->filter + held * channels + i);
-        for (int64_t t = 0; t < held; t++) {
-            float *place = before + t * channels + i;
-            sum = added(sum, *(floats *)place, *(const floats *)(d->filter + t * channels + i));
-            *(floats *)place = t + 1 < held ? *(floats *)(place + channels) : now;
-        }
-        *(floats *)(row + i) = activated(SILU, sum);
-    }
-}
+/* A layer's part of a sequence's state: behind the last inputs, each value head's matrix as
+ * [value size / COLUMNS, key size, COLUMNS]. */
 
 /* A query or a key becomes as long as `length`. */
 static void lengthened(float *x, int64_t count, float length) {

@@ -148,7 +148,7 @@ INLINE int portion_of(const choices *c, const mixture *mix, int64_t out, int64_t
  * it is added to what the perceptron gives */
 static void mixed(state *s, const mixture *mix, const float *branch_norm, const matrix *next, float *own) {
     const int64_t hidden = s->model->hidden, rows = s->asked->rows, inner = mix->inner;
-    const int64_t kind = mix->matrices->kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
+    const int64_t kind = mix->matrices[EXPERT_UP].kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
     choices *c = &s->mixture;
     int64_t first, some;
     portion p;
@@ -170,13 +170,12 @@ static void mixed(state *s, const mixture *mix, const float *branch_norm, const 
             const matrix *gate = &p.matrices[EXPERT_GATE], *up = &p.matrices[EXPERT_UP];
             const char *x = c->input + p.place * row;
             float *other = own + p.rows * PIECE;
-            product(kind, gate->weight, hidden, p.first, p.last, x, p.rows, own, PIECE);
-            product(kind, up->weight, hidden, p.first, p.last, x, p.rows, other, PIECE);
+            if (gate->weight) product(kind, gate->weight, hidden, p.first, p.last, x, p.rows, other, PIECE);
+            product(kind, up->weight, hidden, p.first, p.last, x, p.rows, own, PIECE);
             for (int64_t r = 0; r < p.rows; r++) {
-                float *g = own + r * PIECE, *u = other + r * PIECE;
-                for (int64_t o = 0; o < p.last - p.first; o += LANES)
-                    *(floats *)(g + o) = activated(s->model->activation, *(floats *)(g + o)) * *(floats *)(u + o);
-                prepare(kind, g, c->inner + (p.place + r) * inner_row + p.first * INPUT_BYTES(kind), p.last - p.first);
+                float *u = own + r * PIECE;
+                gated(s->model->activation, gate->weight ? other + r * PIECE : NULL, u, p.last - p.first, u);
+                prepare(kind, u, c->inner + (p.place + r) * inner_row + p.first * INPUT_BYTES(kind), p.last - p.first);
             }
         }
     meet((soon){0});

@@ -20,17 +20,16 @@ class Matrix(ctypes.Structure):
     _fields_ = (
         *((name, POINTER) for name in ("weight", "scale", "bias")),
         *((name, WHOLE) for name in ("inputs", "outputs", "kind")),
+        ("factor", REAL),
     )
 
 
 class Recurrence(ctypes.Structure):
     _fields_ = (
-        *((name, POINTER) for name in ("filter", "rate", "time_bias", "norm")),
-        *(
-            (name, WHOLE)
-            for name in ("channels", "taps", "key_heads", "value_heads", "key_size", "value_size", "place")
-        ),
-        ("epsilon", REAL),
+        *((name, POINTER) for name in ("filter", "filter_bias", "rate", "time_bias", "skip", "norm")),
+        *((name, WHOLE) for name in ("kind", "norms", "normed_first", "channels", "taps")),
+        *((name, WHOLE) for name in ("key_heads", "value_heads", "key_size", "value_size", "place")),
+        *((name, REAL) for name in ("epsilon", "least_time")),
     )
 
 
@@ -51,7 +50,7 @@ class Layer(ctypes.Structure):
         *((name, POINTER) for name in ("before", "after", "attended", "perceived", "reminded")),
         *((name, POINTER) for name in ("query_norm", "key_norm", "value_norm", "queries_norm", "keys_norm")),
         *((name, WHOLE) for name in ("heads", "key_heads", "size", "query_size")),
-        *((name, WHOLE) for name in ("window", "angles", "rotary", "place")),
+        *((name, WHOLE) for name in ("window", "angles", "rotary", "place", "beside")),
         ("scale", REAL),
     )
 
@@ -81,9 +80,9 @@ def require(holds: bool, what: str) -> None:
         raise Unknown(what)
 
 
-def either(of: Any, name: str, other: str) -> Any:
-    """What its own code calls by one of two names."""
-    return getattr(of, name) if hasattr(of, name) else getattr(of, other)
+def either(of: Any, *names: str) -> Any:
+    """What its own code calls by one of these names."""
+    return getattr(of, next((name for name in names if hasattr(of, name)), names[-1]))
 
 
 def base(linear: Any) -> Any:

@@ -26,14 +26,15 @@ def mixture(
     block: Any, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix], address: Callable[[torch.Tensor], int]
 ) -> tuple[Mixture, list[Any]]:
     """A block's routed experts, and the parameters of which they are made; their matrices are three-dimensional:
-    [experts, 2 * inner, hidden], [experts, hidden, inner]. Unknown where they are not."""
+    [experts, 2 * inner, hidden], or without gates [experts, inner, hidden], and [experts, hidden, inner]. Unknown where
+    they are not."""
     router, experts = either(block, "gate", "router"), block.experts
     told = _told(experts, router.weight, router.top_k, dtype, weights)
     told.router = weights(router.weight)
     told.whole, told.factor = getattr(router, "norm_topk_prob", True), 1.0
     if hasattr(router, "e_score_correction_bias"):
         _correct(told, router, address)
-    return told, [router.weight, experts.gate_up_proj, experts.down_proj]
+    return told, [router.weight, _merged(experts), experts.down_proj]
 
 
 def apart(
@@ -64,20 +65,29 @@ def apart(
     return told, [value for module in (router, experts, *norms.values()) for value in module.parameters()]
 
 
+def _merged(experts: Any) -> Any:
+    """Their gates and ups; or ups alone, where there are no gates."""
+    return getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
+
+
 def _told(
     experts: Any, router: torch.Tensor, chosen: int, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix]
 ) -> Mixture:
     """What is told of experts, of which a router chooses some."""
-    require(torch.is_tensor(getattr(experts, "gate_up_proj", None)), "experts in the form of older releases")
+    merged = _merged(experts)
+    require(torch.is_tensor(merged), "experts in the form of older releases")
     turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
     require(not turned, "experts whose matrices lie otherwise")
     count, hidden, inner = experts.down_proj.shape
-    require(experts.gate_up_proj.shape == (count, 2 * inner, hidden), "experts whose matrices lie otherwise")
+    gates = int(hasattr(experts, "gate_up_proj"))
+    require(merged.shape == (count, (1 + gates) * inner, hidden), "experts whose matrices lie otherwise")
     require(router.shape == (count, hidden) and chosen <= count, "a router of other experts")
-    kinds = {weight.dtype for weight in (experts.gate_up_proj, experts.down_proj)}
+    kinds = {weight.dtype for weight in (merged, experts.down_proj)}
     require(kinds <= {dtype}, f"experts in {' and '.join(map(str, kinds))}")
-    gated = (part for merged in experts.gate_up_proj for part in merged.chunk(2))
-    matrices = [weights(one) for each in zip(gated, gated, experts.down_proj) for one in each]
+    matrices = []
+    for ups, down in zip(merged, experts.down_proj):
+        gate = weights(ups[:inner]) if gates else Matrix()
+        matrices += [gate, weights(ups[gates * inner :]), weights(down)]
     made = (Matrix * len(matrices))(*matrices)
     told = Mixture(matrices=ctypes.addressof(made), count=count, chosen=chosen, inner=inner)
     told.held = made

@@ -3,20 +3,21 @@
 #include <stdint.h>
 
 enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
-enum { SILU = 0, GELU = 1, GELU_TANH = 2 };
+enum { SILU = 0, GELU = 1, GELU_TANH = 2, SQUARED = 3 }; /* SQUARED: what is above 0 */
 
 typedef struct {
     const void *weight; /* [out, in] */
     const float *scale; /* [out], of INT8 */
     const float *bias;  /* [out] or null */
     int64_t in, out, kind;
+    float factor; /* of all outputs; not of experts, a router or the head */
 } matrix;
 
 enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 
 typedef struct {
     matrix router;          /* [experts, hidden], of the kind of the matrices where it has the same input */
-    const matrix *matrices; /* [experts, EXPERT_MATRICES] */
+    const matrix *matrices; /* [experts, EXPERT_MATRICES]; without EXPERT_GATE the activation is of EXPERT_UP */
     const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
     const float *scales;     /* [experts] or null: factors of their weights */
     const float *routed, *before, *after, *beside; /* [hidden] norms: of the router's input, of the experts' input and of
@@ -28,28 +29,42 @@ typedef struct {
     float factor;                /* of all weights, with a correction */
 } mixture;
 
-/* A layer that remembers by the gated delta rule, in the place of attention. */
+enum { DELTA = 0, CONVOLUTION = 1, SCAN = 2 };
+
+/* A layer that remembers by a state of one size, in the place of attention. */
 typedef struct {
-    const float *filter;     /* [taps, channels] factors of a channel's last inputs, the oldest first */
-    const float *rate;       /* [value heads] how fast they forget */
-    const float *time_bias;  /* [value heads] */
-    const float *norm;       /* [value size] of what a head sees */
-    int64_t channels, taps;  /* queries, keys and values of all heads; inputs that are mixed */
-    int64_t key_heads, value_heads, key_size, value_size;
-    int64_t place;           /* where its part of a sequence's state begins */
+    const float *filter;      /* [taps, channels] factors of a channel's last inputs, the oldest first */
+    const float *filter_bias; /* [channels] or null */
+    const float *rate;        /* [value heads] how fast they forget */
+    const float *time_bias;   /* [value heads] */
+    const float *skip;        /* of a SCAN: [value heads] how much of a value is seen as it is */
+    const float *norm;        /* of what is seen: [value size] of a head, of a SCAN [value heads * value size] or null */
+    int64_t kind;
+    int64_t norms;            /* of a SCAN: into how many of them the heads are divided */
+    int64_t normed_first;     /* of a SCAN: 1 where the norm comes before the gates */
+    int64_t channels, taps;   /* what is mixed with its last inputs, and how many of them */
+    int64_t key_heads, value_heads, key_size, value_size; /* 0 of a CONVOLUTION, which has no heads */
+    int64_t place;            /* where its part of a sequence's state begins */
     float epsilon;
+    float least_time;         /* of a SCAN: that a token is written for */
 } recurrence;
 
 enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT, MATRICES };
 /* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
  * Without VALUE values are what KEY gives; without both a layer looks at the keys and values of one before it.
- * Of a recurrent layer: QUERY gives queries, keys and values; KEY gates of what is seen; VALUE and DECAY one number for each
- * value head, how much is learnt and how much forgotten. Else there is no DECAY.
+ * Of a recurrent layer QUERY, KEY, VALUE and DECAY give, by its kind:
+ *   DELTA: queries, keys and values; gates of what is seen; of each value head how much is learnt; how much is forgotten
+ *   CONVOLUTION: gates of inputs; gates of what is seen; inputs
+ *   SCAN: values, keys and queries; gates of what is seen; of each value head for how long a token is written
+ * Else there is no DECAY.
  * Where tokens have embeddings of their own for each layer: TOKEN, which the first layer holds for all, gives what is added
  * to them; TOKEN_GATE how much of the sum counts, by the activation; and TOKEN_OUT what becomes of it. */
 
+/* Attention or what is in its place, and a perceptron or a mixture of them; or one of both alone, without the matrices of the
+ * other. */
 typedef struct {
-    matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place */
+    matrix matrices[MATRICES];          /* without the perceptron's where there is a mixture in its place; without GATE the
+                                         * activation is of UP */
     const recurrence *recurrent;        /* or null where there is attention */
     const mixture *experts;             /* or null; the perceptron beside it is of all rows */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
@@ -62,6 +77,7 @@ typedef struct {
     int64_t window;                     /* tokens that are seen, 0 for all */
     int64_t angles, rotary;             /* which of the tables of rotary positions, and how many of its numbers */
     int64_t place;                      /* numbers of each token that lie before its keys and values */
+    int64_t beside;                     /* 1 where it takes the input that the layer before it took */
     float scale;                        /* of the stream behind it, where what it gives has norms */
 } layer;
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from bainmarie_worker.engine.fused.layout import Matrix, Unknown, base, either, require
@@ -23,7 +24,10 @@ _GLM_NORMS = {
     "perceived": "post_mlp_layernorm",
 }
 _LAST_NORMS = {"reminded": "post_per_layer_input_norm"}
+_LIQUID_NORMS = {"before": "operator_norm", "after": "ffn_norm"}
+_HYBRID_NORMS = {"before": "input_layernorm", "after": "pre_ff_layernorm"}
 _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
+_HEAD_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,72 @@ class Rows:
     linear: Any
     first: int
     count: int
+    factor: float = 1.0
+    """Of what it gives, bias included."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """A layer of decoder.c where it is not one of the model's: its parts by the names that most families give them."""
+
+    norms: dict[str, Any]
+    self_attn: Any = None
+    mamba: Any = None
+    mlp: Any = None
+    taken: float = 1.0
+    """Factor of the input of attention, or of what is in its place."""
+    given: float = 1.0
+    """Factor of its output."""
+    beside: bool = False
+    """Whether it takes the input of the one before it."""
+
+
+def layers_of(layer: Any) -> list[Any]:
+    """The layers that decoder.c makes of a model's layer: itself, or two where branches stand side by side."""
+    if hasattr(layer, "mixer"):
+        kind = getattr(layer, "block_type", "linear_attention")
+        name = {"linear_attention": "mamba", "full_attention": "self_attn"}.get(kind, "mlp")
+        return [Half({"after" if name == "mlp" else "before": layer.norm}, **{name: layer.mixer})]
+    if getattr(layer, "mamba", None) is None or attention_of(layer) is None:
+        return [layer]
+    first = Half(
+        {"before": layer.input_layernorm},
+        mamba=layer.mamba,
+        taken=layer.mamba.ssm_in_multiplier,
+        given=layer.ssm_out_multiplier,
+    )
+    second = Half(
+        {"after": layer.pre_ff_layernorm},
+        self_attn=layer.self_attn,
+        mlp=layer.feed_forward,
+        taken=layer.attention_in_multiplier,
+        given=layer.attn_out_multiplier,
+        beside=True,
+    )
+    return [first, second]
 
 
 def rows_of(layer: Any) -> list[Rows | None]:
     """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out."""
-    perceived = _perceived(layer)
+    perceived, reminded = _perceived(layer), _reminded(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
-        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *_reminded(layer)]
-    return [*_attended(layer.self_attn), *perceived, None, *_reminded(layer)]
+        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *reminded]
+    if hasattr(layer, "conv"):
+        short = layer.conv
+        return [
+            *_parts(short.in_proj, [base(short.out_proj).in_features] * 3),
+            whole_of(short.out_proj),
+            *perceived,
+            None,
+            *reminded,
+        ]
+    if getattr(layer, "mamba", None) is not None:
+        return [*_scanned(layer), *perceived, None, *reminded]
+    if attention_of(layer) is not None:
+        return [*_attended(layer), *perceived, None, *reminded]
+    return [None, None, None, None, *perceived, None, *reminded]
 
 
 def _reminded(layer: Any) -> list[Rows | None]:
@@ -52,6 +112,19 @@ def _reminded(layer: Any) -> list[Rows | None]:
     return [None, whole_of(layer.per_layer_input_gate), whole_of(layer.per_layer_projection)]
 
 
+def _scanned(layer: Any) -> list[Rows]:
+    """Values, keys and queries, gates, times, out. Factors of the first are recurrence.py's."""
+    mamba = layer.mamba
+    gates, mixed, times = _parts(mamba.in_proj, [mamba.intermediate_size, mamba.conv_dim, mamba.num_heads])
+    taken, given = getattr(layer, "taken", 1.0), getattr(layer, "given", 1.0)
+    factors = getattr(mamba, "mup_vector", None)
+    require(taken == 1 or base(mamba.in_proj).bias is None, "a bias that is not scaled")
+    if factors is not None:
+        first, last = (float(factors.flatten()[place]) for place in (0, -1))
+        gates, times = replace(gates, factor=taken * first), replace(times, factor=taken * last)
+    return [mixed, gates, times, whole_of(mamba.out_proj, given)]
+
+
 def _perceived(layer: Any) -> list[Rows | None]:
     """Gate, up, down, and how much of what these give is added."""
     perceptron, amount = perceptron_of(layer), None
@@ -59,39 +132,58 @@ def _perceived(layer: Any) -> list[Rows | None]:
         perceptron, amount = shared(layer, perceptron)
     if perceptron is None:
         return [None, None, None, None]
-    down = whole_of(either(perceptron, "down_proj", "output_linear"))
+    down = whole_of(either(perceptron, "down_proj", "output_linear", "w2"), getattr(perceptron, "down_multiplier", 1.0))
     part = None if amount is None else whole_of(amount)
     if hasattr(perceptron, "gate_up_proj") or hasattr(perceptron, "input_linear"):
         merged = base(either(perceptron, "gate_up_proj", "input_linear"))
-        inner = merged.out_features // 2
-        return [Rows(merged, 0, inner), Rows(merged, inner, inner), down, part]
-    return [whole_of(perceptron.gate_proj), whole_of(perceptron.up_proj), down, part]
+        return [*_parts(merged, [merged.out_features // 2] * 2), down, part]
+    gate = None
+    if hasattr(perceptron, "gate_proj") or hasattr(perceptron, "w1"):
+        gate = whole_of(either(perceptron, "gate_proj", "w1"), getattr(perceptron, "gate_multiplier", 1.0))
+    return [gate, whole_of(either(perceptron, "up_proj", "w3")), down, part]
 
 
-def _attended(attention: Any) -> list[Rows | None]:
+def _attended(layer: Any) -> list[Rows | None]:
     """Query, key, value, out. None where values are keys, or both are those of another layer."""
-    out = whole_of(attention.o_proj)
+    attention, taken = layer.self_attn, getattr(layer, "taken", 1.0)
+    out = whole_of(either(attention, "o_proj", "out_proj"), getattr(layer, "given", 1.0))
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
-        merged, size = base(attention.qkv_proj), [keys * attention.num_key_value_groups, keys, keys]
-        ends = [sum(size[: n + 1]) for n in range(3)]
-        return [*(Rows(merged, end - count, count) for end, count in zip(ends, size)), out]
-    projected = (getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj"))
-    return [*(None if linear is None else whole_of(linear) for linear in projected), out]
+        return [*_parts(attention.qkv_proj, [keys * attention.num_key_value_groups, keys, keys]), out]
+    require(taken == 1 or base(attention.q_proj).bias is None, "a bias that is not scaled")
+    query, key, value = (getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj"))
+    keys = None if key is None else whole_of(key, taken * getattr(attention, "key_multiplier", 1.0))
+    return [whole_of(query, taken), keys, None if value is None else whole_of(value, taken), out]
 
 
-def whole_of(linear: Any) -> Rows:
+def _parts(linear: Any, counts: Sequence[int]) -> list[Rows]:
+    """Of merged matrices one after the other."""
+    merged, ends = base(linear), list(accumulate(counts))
+    require(merged.out_features == ends[-1], "merged matrices of other sizes")
+    return [Rows(merged, end - count, count) for end, count in zip(ends, counts)]
+
+
+def whole_of(linear: Any, factor: float = 1.0) -> Rows:
     layer = base(linear)
-    return Rows(layer, 0, layer.out_features)
+    return Rows(layer, 0, layer.out_features, factor)
+
+
+def attention_of(layer: Any) -> Any:
+    """None where it has none."""
+    return getattr(layer, "self_attn", None)
 
 
 def perceptron_of(layer: Any) -> Any:
-    return either(layer, "mlp", "block_sparse_moe")
+    """Or what has experts in its place. None where it has neither."""
+    found = (getattr(layer, name, None) for name in ("mlp", "block_sparse_moe", "feed_forward", "shared_mlp"))
+    return next((one for one in found if one is not None), None)
 
 
 def norms_of(layer: Any) -> dict[str, Any]:
     """A layer's norms by decoder.c's names, which its own code calls in one of several ways."""
-    for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS):
+    if isinstance(layer, Half):
+        return layer.norms
+    for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS, _LIQUID_NORMS, _HYBRID_NORMS):
         if all(hasattr(layer, place) for place in places.values()):
             last = {name: getattr(layer, place) for name, place in _LAST_NORMS.items() if hasattr(layer, place)}
             return {name: getattr(layer, place) for name, place in places.items()} | last
@@ -110,7 +202,7 @@ def head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
 
 def of_heads(attention: Any) -> list[Any]:
     """The norms of queries and of keys; empty where it has none."""
-    found = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "query_layernorm", "key_layernorm")]
+    found = [getattr(attention, name, None) for name in _HEAD_NORMS]
     norms = [norm for norm in found if norm is not None]
     require(len(norms) in (0, 1 if borrows(attention) else 2), "norms of queries or of keys alone")
     return norms

@@ -63,3 +63,12 @@ static char *taken(char **from, int64_t bytes) {
     *from = (char *)((uintptr_t)start + (uintptr_t)(bytes + 63) / 64 * 64);
     return start;
 }
+
+/* What a perceptron makes of some of its inner outputs: activated gates times them, or they activated where it has no gates. */
+INLINE void gated(int64_t activation, const float *gate, const float *up, int64_t count, float *to) {
+    for (int64_t o = 0; o < count; o += LANES) {
+        const floats u = *(const floats *)(up + o);
+        if (gate) *(floats *)(to + o) = activated(activation, *(const floats *)(gate + o)) * u;
+        else *(floats *)(to + o) = activated(activation, u);
+    }
+}

@@ -1,8 +1,8 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
-Known are the families whose code was read: each layer norm -> attention, or the gated delta rule -> sum, norm -> gated
-perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter, another norm)
-makes it unknown, and what cannot be seen from outside is tried (probe.py).
+Known are the families whose code was read: each layer norm -> attention, or a recurrent layer in its place -> sum, norm
+-> gated perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter,
+another norm) makes it unknown, and what cannot be seen from outside is tried (probe.py).
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from bainmarie_worker.engine.fused.memory import Kept
 from bainmarie_worker.engine.fused.mixture import apart, mixture
 from bainmarie_worker.engine.fused.parts import (
     Rows,
+    attention_of,
     borrows,
     head_norms,
+    layers_of,
     norms_of,
     of_heads,
     perceptron_of,
     rows_of,
     whole_of,
 )
-from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence
+from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence, recurrent_of
 from bainmarie_worker.packed_linear import Int8Linear
 
 FAMILIES = (
@@ -48,6 +50,7 @@ FAMILIES = (
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
     *("gemma4", "gemma4_unified"),
+    *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -74,7 +77,8 @@ class Structure:
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
             raise Unknown(f"{type(model).__name__} is not among the known kinds: {', '.join(FAMILIES)}")
         config = body.config
-        self.layers = list(body.layers)
+        divided = [layers_of(layer) for layer in body.layers]
+        self.layers = [layer for layers in divided for layer in layers]
         self.rows = [rows_of(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
         if hasattr(body, "embed_tokens_per_layer"):
@@ -87,15 +91,19 @@ class Structure:
         self._lent: dict[str, Kept] = {}
         """By the kind of layer the keys and values that later ones of that kind look at too."""
         self.dtype: torch.dtype = model.dtype
-        self.rotaries, kinds = rotaries(body, config)
+        self.rotaries, tables = rotaries(body, config)
         """A function of (any tensor, positions [1, n]) for each table of angles."""
+        kinds = [table for table, layers in zip(tables, divided) for _ in layers]
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        attentions = [number for number, layer in enumerate(self.layers) if hasattr(layer, "self_attn")]
+        attentions = [number for number, layer in enumerate(self.layers) if attention_of(layer) is not None]
         require(bool(attentions), "no layer with attention")
-        first, block = self.layers[attentions[0]].self_attn, perceptron_of(self.layers[0])
-        turned = widths(self.rotaries)
+        first, block = self.layers[attentions[0]].self_attn, next(filter(None, map(perceptron_of, self.layers)), None)
+        turned, norm = widths(self.rotaries), either(body, "norm", "embedding_norm", "final_layernorm", "norm_f")
+        self._known: set[int] = set()
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
+        for name, value in body.layers.named_parameters():
+            require(id(value) in self._known or ".lora_" in name, f"a layer with {name.partition('.')[2]}")
         for layer in self._made:
             layer.rotary = turned[layer.angles]
         embeddings = model.get_input_embeddings().weight
@@ -111,19 +119,19 @@ class Structure:
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, POINTER),
             embeddings=self._address(embeddings),
-            norm=self._norm(body.norm),
+            norm=self._norm(norm),
             head=self._matrix(whole_of(model.get_output_embeddings())),
             count=len(self.layers),
             hidden=embeddings.shape[1],
             rotary=max(turned),
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
-            activation=_activation(either(getattr(block, "experts", block), "act_fn", "activation_fn")),
+            activation=_activation(_activation_of(getattr(block, "experts", block))),
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
-            alone=1 + max(n for n in range(len(kinds)) if not borrows(getattr(self.layers[n], "self_attn", None))),
-            epsilon=epsilon(body.norm),
+            alone=1 + max(n for n in range(len(kinds)) if not borrows(attention_of(self.layers[n]))),
+            epsilon=epsilon(norm),
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
             known=known,
@@ -142,7 +150,7 @@ class Structure:
         require(not other, "several activations")
         if hasattr(body, "embed_tokens_per_layer"):
             self._remind(body)
-        inner = {layer.matrices[4].outputs for layer in self._made} | {one.inner for one in self._mixtures}
+        inner = {layer.matrices[5].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         looking = [layer for layer in self._made if layer.heads]
         seen = {size for layer in looking for size in (layer.size, layer.heads * layer.size)}
         sizes = (whole.hidden, *inner, *seen, *{layer.matrices[_TOKEN_GATE].outputs for layer in self._made})
@@ -154,7 +162,7 @@ class Structure:
         require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
     def _layer(self, layer: Any, rows: list[Rows | None], angles: int, config: Any) -> Layer:
-        attention, delta = (getattr(layer, name, None) for name in ("self_attn", "linear_attn"))
+        attention, remembering = attention_of(layer), recurrent_of(layer)
         block = perceptron_of(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
         for group in (0, 1, 2, 8), (4, 5, 7):
@@ -165,20 +173,19 @@ class Structure:
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
         recurrent = None
-        if delta is not None:
-            told = recurrence(delta, self.state, self._address)
+        if remembering is not None:
+            told, parameters = recurrence(remembering, self.state, self._address)
             recurrent = ctypes.addressof(told)
             self.state += floats_of(told)
             self._held.append(told)
-            used |= {id(value) for value in (delta.conv1d.weight, delta.A_log, delta.dt_bias, delta.norm.weight)}
+            used |= {id(value) for value in parameters}
         experts = None
         if hasattr(block, "experts") or hasattr(layer, "router"):
-            mixed, parameters = self._mixture(layer, block, "perceived" in norms and bool(rows[4]))
+            mixed, parameters = self._mixture(layer, block, "perceived" in norms and bool(rows[5]))
             experts = ctypes.addressof(mixed)
             used |= {id(value) for value in parameters}
             self._mixtures.append(mixed)
-        for name, value in layer.named_parameters():
-            require(id(value) in used or ".lora_" in name, f"a layer with {name}")
+        self._known |= used
         scale = getattr(layer, "layer_scalar", None)
         require(scale is None or "perceived" in norms, "a factor of a layer without norms of what it adds")
         made = Layer(
@@ -187,6 +194,7 @@ class Structure:
             experts=experts,
             angles=angles,
             scale=1.0 if scale is None else float(scale),
+            beside=getattr(layer, "beside", False),
             **{name: self._norm(module) for name, module in norms.items()},
         )
         if attention is not None:
@@ -252,6 +260,7 @@ class Structure:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
         require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
         made = self._weights(linear.weight[part])
+        made.factor = rows.factor
         if isinstance(linear, Int8Linear):
             made.scale = self._address(linear.scales[part].float())
         if linear.bias is not None:
@@ -282,7 +291,14 @@ class Structure:
 @functools.cache
 def _functions() -> tuple[Any, ...]:
     """In the order of decoder.c's activations."""
-    return F.silu, F.gelu, functools.partial(F.gelu, approximate="tanh")
+    return F.silu, F.gelu, functools.partial(F.gelu, approximate="tanh"), lambda x: F.relu(x).square()
+
+
+def _activation_of(perceptron: Any) -> Any:
+    """The function of its gate, or of what it has in its place; any where there is no perceptron."""
+    if perceptron is None:
+        return F.silu
+    return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn", "activation")
 
 
 def _activation(function: Any) -> int:
@@ -300,6 +316,7 @@ def _window(attention: Any, config: Any) -> int | None:
         return None
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window  # type: ignore[no-any-return]
+    require(config.model_type != "nemotron_h" or config.sliding_window is None, "a window that its own code ignores")
     window: int | None = (
         getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     )
@@ -319,4 +336,6 @@ def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float,
         return config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
     if family.startswith("gemma"):
         return float(torch.tensor(config.hidden_size**0.5, dtype=dtype)), 1.0, 1.0
+    if family == "falcon_h1":
+        return config.embedding_multiplier, 1.0, config.lm_head_multiplier
     return 1.0, 1.0, 1.0

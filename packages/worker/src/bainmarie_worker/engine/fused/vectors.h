@@ -244,6 +244,7 @@ INLINE floats capped(floats x, float cap) { return cap - 2.0f * cap / (1.0f + ex
 
 INLINE floats activated(int64_t activation, floats x) {
     if (activation == SILU) return x / (1.0f + exponential(-x));
+    if (activation == SQUARED) return larger(x, (floats){0}) * larger(x, (floats){0});
     if (activation == GELU_TANH) { /* x times the logistic function of 2 sqrt(2 / pi) (x + 0.044715 x^3) */
         const floats inner = 1.5957691216057308f * (x + 0.044715f * x * x * x);
         return x / (1.0f + exponential(-inner));
