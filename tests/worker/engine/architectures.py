@@ -125,7 +125,7 @@ ARCHITECTURES = (
     _fused("llama", intermediate_size=1056, num_attention_heads=2),
     _fused("llama", attention_bias=True, mlp_bias=True, num_attention_heads=8, num_key_value_heads=2),
     _fused("qwen2", num_key_value_heads=1),
-    _fused("qwen3", tie_word_embeddings=True),
+    _fused("qwen3", tie_word_embeddings=True, rms_norm_eps=0.05),
     _fused("mistral", sliding_window=8, num_key_value_heads=4, hidden_act="gelu_pytorch_tanh"),
     _fused(
         "granite",
@@ -301,7 +301,7 @@ ARCHITECTURES = (
         logits_scaling=2.0,
     ),
     _fused("olmoe", num_experts=4, num_experts_per_tok=2, num_attention_heads=2, num_key_value_heads=2),
-    _fused("olmo2", num_key_value_heads=1),
+    _fused("olmo2", num_key_value_heads=1, rms_norm_eps=0.05),
     _fused("olmo3", attention_bias=True, **_ALTERNATING),
     _fused("flex_olmo", num_experts=5, num_experts_per_tok=2, norm_topk_prob=True),
     _fused("seed_oss", attention_out_bias=True, num_key_value_heads=1),

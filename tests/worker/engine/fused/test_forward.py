@@ -274,8 +274,12 @@ def test_a_router_that_gives_no_numbers_harms_no_other_pass(name):
         assert torch.equal(first, second)
 
 
-def test_a_pass_whose_rows_are_more_than_a_cache_holds():
-    forward = way(make(FUSED[0]).to(torch.bfloat16))
+@pytest.mark.parametrize("bits", [0, 8])
+def test_a_pass_whose_rows_are_more_than_a_cache_holds(bits):
+    model = make(FUSED[0]).to(torch.bfloat16)
+    if bits:
+        pack(model, bits)
+    forward = way(model)
     ids = [3 + place % 97 * (place % 31) % 120 for place in range(4097)]
     assert torch.equal(in_parts(forward, ids, 1, last=len(ids))[-1:], in_parts(forward, ids, 100)[-1:])
 

@@ -14,7 +14,7 @@ from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.fused.angles import Angles
 from bainmarie_worker.engine.fused.changes import Changes
 from bainmarie_worker.engine.fused.kernel import NoKernel, kernel
-from bainmarie_worker.engine.fused.layout import Unknown
+from bainmarie_worker.engine.fused.layout import Fields, Unknown
 from bainmarie_worker.engine.fused.memory import BlockAndState, OneBlock
 from bainmarie_worker.engine.fused.structure import Structure
 from bainmarie_worker.engine.lora import Weights
@@ -26,7 +26,7 @@ from bainmarie_worker.errors import RequestError
 HINT = "Load the base with the option `path: apart`, or merge the adapter into its base."
 
 
-class _Sequence(ctypes.Structure):
+class _Sequence(Fields):
     _fields_ = (
         ("block", ctypes.c_void_p),
         ("capacity", ctypes.c_int64),
@@ -34,7 +34,7 @@ class _Sequence(ctypes.Structure):
     )
 
 
-class _Pass(ctypes.Structure):
+class _Pass(Fields):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("rows", "wanted", "threads")),
         *((name, ctypes.c_void_p) for name in ("tokens", "positions", "owners", "places", "sequences")),

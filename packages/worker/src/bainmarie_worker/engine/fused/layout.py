@@ -16,7 +16,17 @@ class Unknown(Exception):
     """What of a model decoder.c does not know, in words."""
 
 
-class Matrix(ctypes.Structure):
+class Fields(ctypes.Structure):
+    """A structure of model.h. A name that it does not have is an error, where ctypes would take it for another thing."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        unknown = set(named) - {field[0] for field in self._fields_}
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no {' and no '.join(sorted(unknown))}")
+        super().__init__(*values, **named)
+
+
+class Matrix(Fields):
     _fields_ = (
         *((name, POINTER) for name in ("weight", "scale", "bias")),
         *((name, WHOLE) for name in ("inputs", "outputs", "kind")),
@@ -24,7 +34,7 @@ class Matrix(ctypes.Structure):
     )
 
 
-class Recurrence(ctypes.Structure):
+class Recurrence(Fields):
     _fields_ = (
         *((name, POINTER) for name in ("filter", "filter_bias", "rate", "time_bias", "skip", "norm")),
         *((name, WHOLE) for name in ("kind", "norms", "normed_first", "channels", "taps")),
@@ -33,7 +43,7 @@ class Recurrence(ctypes.Structure):
     )
 
 
-class Mixture(ctypes.Structure):
+class Mixture(Fields):
     _fields_ = (
         ("router", Matrix),
         *((name, POINTER) for name in ("matrices", "correction", "scales")),
@@ -43,7 +53,7 @@ class Mixture(ctypes.Structure):
     )
 
 
-class Layer(ctypes.Structure):
+class Layer(Fields):
     _fields_ = (
         ("matrices", Matrix * MATRICES),
         *((name, POINTER) for name in ("recurrent", "experts")),
@@ -55,7 +65,7 @@ class Layer(ctypes.Structure):
     )
 
 
-class Decoder(ctypes.Structure):
+class Decoder(Fields):
     _fields_ = (
         *((name, POINTER) for name in ("layers", "embeddings", "norm")),
         ("head", Matrix),
@@ -70,7 +80,7 @@ class Decoder(ctypes.Structure):
     )
 
 
-class Change(ctypes.Structure):
+class Change(Fields):
     _fields_ = (("down", POINTER), ("up", POINTER), ("rank", WHOLE))
 
 
