@@ -17,7 +17,7 @@ class Unknown(Exception):
 
 
 class Fields(ctypes.Structure):
-    """A structure of model.h. A name that it does not have is an error, where ctypes would take it for another thing."""
+    """A structure of model.h. A name that it does not have is an error; ctypes would take it for another attribute."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
         unknown = set(named) - {field[0] for field in self._fields_}
