@@ -26,6 +26,12 @@ _EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_int
 _SPREAD = 0.2
 """Of random weights: so large that every token depends on many before it."""
 
+_VARIED = (
+    *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "conv.bias", "conv1d.bias"),
+    *("e_score_correction_bias", "layer_scalar", "router.scale", "per_expert_scale"),
+)
+"""Ends of the names of numbers that a new model has all alike."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -60,6 +66,7 @@ def _fused(name: str, **settings: Any) -> Architecture:
 _ALTERNATING: dict[str, Any] = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
 _UNTIED = {"tie_word_embeddings": False}
 """Else a tiny Gemma, whose embeddings are scaled up, repeats its last token for ever."""
+_SEEING = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 _RECURRENT = ("recurrent state", "apart")
 _DELTA: dict[str, Any] = {
     "linear_key_head_dim": 32,
@@ -132,6 +139,55 @@ ARCHITECTURES = (
     _fused("gemma", num_key_value_heads=1, **_UNTIED),
     _fused("gemma2", attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **_ALTERNATING, **_UNTIED),
     _fused("gemma3_text", query_pre_attn_scalar=32, **_ALTERNATING, **_UNTIED),
+    _fused(
+        "gemma4_text",
+        num_hidden_layers=3,
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+        sliding_window=8,
+        global_head_dim=64,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        hidden_size_per_layer_input=0,
+        final_logit_softcapping=30.0,
+        **_UNTIED,
+    ),
+    _fused(
+        "gemma4_text",
+        num_hidden_layers=5,
+        layer_types=[*["sliding_attention", "full_attention"] * 2, "full_attention"],
+        sliding_window=8,
+        global_head_dim=64,
+        num_key_value_heads=1,
+        num_kv_shared_layers=3,
+        use_double_wide_mlp=True,
+        hidden_size_per_layer_input=32,
+        vocab_size_per_layer_input=128,
+        **_UNTIED,
+    ),
+    _fused(
+        "gemma4_text",
+        hidden_size_per_layer_input=0,
+        enable_moe_block=True,
+        num_experts=5,
+        top_k_experts=3,
+        moe_intermediate_size=32,
+        global_head_dim=32,
+        **_ALTERNATING,
+        **_UNTIED,
+    ),
+    *(
+        Architecture(
+            name,
+            {
+                "text_config": {**_SIZES, "head_dim": 32, "hidden_size_per_layer_input": 0, **_ALTERNATING},
+                "vision_config": {**_SEEING, "head_dim": 16, "num_key_value_heads": 2},
+                "image_token_id": 5,
+                **_UNTIED,
+            },
+            path="fused",
+        )
+        for name in ("gemma4", "gemma4_unified")
+    ),
     _fused("ministral", num_key_value_heads=4, **_ALTERNATING),
     _fused("smollm3", num_key_value_heads=1, no_rope_layers=[1, 0], layer_types=["full_attention"] * 2),
     Architecture(
@@ -139,12 +195,7 @@ ARCHITECTURES = (
         {
             "text_config": {**_SIZES, "head_dim": 32, "query_pre_attn_scalar": 32, **_ALTERNATING},
             "image_token_index": 2,  # a token of the vocabulary, as in the published models
-            "vision_config": {
-                "hidden_size": 32,
-                "intermediate_size": 64,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-            },
+            "vision_config": _SEEING,
             **_UNTIED,
         },
         path="fused",
@@ -391,7 +442,8 @@ ARCHITECTURES = (
 CAPTURED = tuple(
     replace(known, path="captured", why="")
     for known in ARCHITECTURES
-    if known.path == "packed" and known.name in ("llama", "gemma2", "gpt_oss", "qwen3_moe", "deepseek_v3")
+    if (known.path == "packed" and known.name in ("llama", "gemma2", "gpt_oss", "qwen3_moe", "deepseek_v3"))
+    or "num_kv_shared_layers" in known.settings
 )
 """By the way of CUDA devices; see `captured_way`."""
 APART = tuple(
@@ -443,6 +495,8 @@ def make(known: Architecture) -> Any:
             torch.nn.init.uniform_(weights, -1, 1)
     chance = torch.Generator().manual_seed(1)
     for name, numbers in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith(("norm.weight", "proj.bias", "conv.bias", "conv1d.bias", "e_score_correction_bias")):
+        if name.endswith(_VARIED):
             numbers.data += _SPREAD * torch.randn(numbers.shape, generator=chance)
+        if known.name.startswith("gemma4") and name.endswith("q_norm.weight"):
+            numbers.data /= 8  # whose scores are not scaled
     return model

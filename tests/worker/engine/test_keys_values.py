@@ -4,13 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bainmarie_worker.engine.fused.memory import OneBlock
+from bainmarie_worker.engine.fused.memory import Kept, OneBlock
 from bainmarie_worker.engine.keys_values import KeysValues
 
 WORK = st.lists(st.tuples(st.sampled_from(["write", "crop", "copy"]), st.integers(0, 200)), max_size=12)
 
 
-MADE = st.sampled_from([KeysValues, lambda: OneBlock(torch.empty(2, 2, 3, 0, 4))])
+MADE = st.sampled_from([KeysValues, lambda: OneBlock([Kept(0, 3, 4), Kept(24, 3, 4)], torch.float32)])
 
 
 @given(WORK, MADE)

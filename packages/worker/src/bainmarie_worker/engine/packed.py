@@ -21,6 +21,10 @@ _LAYERS = {"full_attention", "sliding_attention"}
 """Which tokens a layer looks at, in transformers' words: those that `packed_attention` knows. Whether others come to
 the same may depend on more tokens than a short text has."""
 
+_BORROWS = "DummyLayer"
+"""A layer that looks at the keys and values of one before it; its attention is given the new ones, as any other's."""
+_KEEPS = {"DynamicLayer", "DynamicSlidingWindowLayer", _BORROWS}
+
 
 class Packed:
     """Implements `Forward`. Made by `packed`, which proves first that it computes what the model computes."""
@@ -126,11 +130,19 @@ def _hidden_window(model: Any, told: dict[int, int | None]) -> str:
     import transformers
 
     layers = transformers.DynamicCache(config=model.config).layers
+    text = model.config.get_text_config()
     for number, window in told.items():
-        own = getattr(layers[number], "sliding_window", None) if number < len(layers) else window
+        own = _window(layers[number], text, number) if number < len(layers) else window
         if own != window:
             return f"its attention is told of the window {window}, and layer {number} has {own}"
     return ""
+
+
+def _window(layer: Any, text: Any, number: int) -> int | None:
+    """Of one of transformers' layers of a cache; what the configuration says where it looks at what another keeps."""
+    if type(layer).__name__ != _BORROWS:
+        return getattr(layer, "sliding_window", None)
+    return text.sliding_window if text.layer_types[number] == "sliding_attention" else None
 
 
 def _unfit(model: Any) -> str:
@@ -147,7 +159,7 @@ def _unfit(model: Any) -> str:
         layers = transformers.DynamicCache(config=model.config).layers
     except (TypeError, AttributeError):
         return f"transformers {transformers.__version__} does not say what its layers remember"
-    kinds = {type(layer).__name__ for layer in layers} - {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    kinds = {type(layer).__name__ for layer in layers} - _KEEPS
     if kinds:
         return f"it remembers in layers of its own kind: {', '.join(sorted(kinds))}"
     text = model.config.get_text_config()

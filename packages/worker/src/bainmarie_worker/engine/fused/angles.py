@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from bainmarie_worker.engine.fused.layout import require
 
-_STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha")
+_STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha", "proportional")
 """Rotary positions whose angles do not depend on how long a sequence is."""
 
 
 class Angles:
-    """Cosines and sines of rotary positions, [tables, positions, rotary] in float32, made by the model's own code."""
+    """Cosines and sines of rotary positions, [tables, positions, rotary] in float32, made by the model's own code. Of a
+    table with fewer of them than another the rest is of no meaning."""
 
     def __init__(self, rotaries: Sequence[Callable[..., Any]]) -> None:
         self._rotaries = rotaries
@@ -29,7 +31,11 @@ class Angles:
         self.positions = max(512, 1 << (positions - 1).bit_length())
         places = torch.arange(self.positions)[None]
         made = [rotary(torch.zeros(1), places) for rotary in self._rotaries]
-        self.cosines, self.sines = (torch.cat(tables).contiguous() for tables in zip(*made))
+        most = max(cosines.shape[-1] for cosines, _ in made)
+        self.cosines, self.sines = (
+            torch.cat([F.pad(table, (0, most - table.shape[-1])) for table in tables]).contiguous()
+            for tables in zip(*made)
+        )
 
 
 def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int]]:
@@ -50,6 +56,11 @@ def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int
         return made, [kinds.index(kind) for kind, _ in zip(types, body.layers)]
     without = [int(not _turns(getattr(layer, "self_attn", None), config)) for layer in body.layers]
     return [rotary, functools.partial(_unturned, rotary)][: 1 + max(without)], without
+
+
+def widths(made: Sequence[Callable[..., Any]]) -> list[int]:
+    """How many numbers of a head each table turns."""
+    return [rotary(torch.zeros(1), torch.zeros(1, 1, dtype=torch.long))[0].shape[-1] for rotary in made]
 
 
 def _turns(attention: Any, config: Any) -> bool:

@@ -9,12 +9,13 @@
 static char *remembered(const state *s, int64_t row, int64_t at, int value, int64_t head) {
     const decoder *m = s->model;
     const sequence *owner = &s->asked->sequences[s->asked->owners[row]];
-    const int64_t place = ((m->layers[at].place * 2 + value) * m->key_heads + head) * owner->capacity;
-    return (char *)owner->block + place * m->size * WEIGHT_BYTES(m->cache_kind);
+    const layer *l = &m->layers[at];
+    const int64_t place = l->place + (value * l->key_heads + head) * l->size;
+    return (char *)owner->block + place * owner->capacity * WEIGHT_BYTES(m->cache_kind);
 }
 
-INLINE float *query_of(const state *s, int64_t row, int64_t head) {
-    return s->queries + (row * s->model->heads + head) * s->model->query_size;
+INLINE float *query_of(const state *s, const layer *l, int64_t row, int64_t head) {
+    return s->queries + (row * l->heads + head) * l->query_size;
 }
 
 static void store(int64_t kind, const float *from, char *to, int64_t count) {
@@ -236,9 +237,10 @@ INLINE int64_t floats_of_attention(int64_t queries, int64_t size) {
 /* Neighbouring rows of one sequence, one key head and all query heads that share it, `SHARE` positions at a time. */
 static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t head, float *own) {
     const decoder *m = s->model;
-    const int64_t group = m->heads / m->key_heads, queries = group * (last - first), size = m->size;
+    const layer *l = &m->layers[at];
+    const int64_t group = l->heads / l->key_heads, queries = group * (last - first), size = l->size;
     const int64_t padded = (queries + TILE - 1) / TILE * TILE; /* tiles of queries are whole; the rest is of no meaning */
-    const int64_t kind = m->cache_kind, row = size * WEIGHT_BYTES(kind), window = m->layers[at].window;
+    const int64_t kind = m->cache_kind, row = size * WEIGHT_BYTES(kind), window = l->window;
     const int32_t *positions = s->asked->positions;
     const int64_t end = positions[last - 1] + 1, unseen = window ? positions[first] + 1 - window : 0;
     const int64_t begin = unseen > 0 ? unseen / SHARE * SHARE : 0;
@@ -246,7 +248,7 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
     char *x = (char *)(weight + padded), *packed = x + 4 * padded * size;
     float *turned = (float *)(((uintptr_t)(packed + 4 * padded * size) + 63) / 64 * 64);
     for (int64_t q = 0; q < queries; q++) {
-        const float *query = query_of(s, first + q / group, head * group + q % group);
+        const float *query = query_of(s, l, first + q / group, head * group + q % group);
         prepare(kind, query, x + q * size * INPUT_BYTES(kind), size);
         most[q] = -INFINITY;
         weight[q] = 0;
@@ -281,7 +283,7 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
             gather(kind, scores, values + t * row, count, size, queries, sums);
     }
     for (int64_t q = 0; q < queries; q++) {
-        float *to = s->seen + ((first + q / group) * m->heads + head * group + q % group) * size, *from = sums + q * size;
+        float *to = s->seen + ((first + q / group) * l->heads + head * group + q % group) * size, *from = sums + q * size;
         const float by = 1.0f / weight[q];
         if (kind == FLOAT32 || HAS_DOT)
             for (int64_t i = 0; i < size; i++) to[i] = from[i] * by;
@@ -294,19 +296,34 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
     }
 }
 
+/* Rows of one sequence that a layer looks at together, at most. */
+INLINE int64_t rows_together(const layer *l) {
+    const int64_t group = l->heads / l->key_heads;
+    return group < QUERIES ? QUERIES / group : 1;
+}
+
 static void attention(state *s, int64_t at, float *own) {
-    const int64_t heads = s->model->key_heads;
-    for (int64_t p = piece(); p < s->shares * heads; p = piece())
-        attend(s, at, s->starts[p / heads], s->starts[p / heads + 1], p % heads, own);
-    meet(begin_of(&s->model->layers[at].matrices[OUT]));
+    const layer *l = &s->model->layers[at];
+    const int64_t most = rows_together(l);
+    int64_t before = 0, these = 0; /* pieces of the runs before this one, and of this one */
+    int64_t p = piece();
+    for (int64_t run = 0; run < s->runs; run++, before += these) {
+        const int64_t begin = s->begins[run], end = s->begins[run + 1];
+        these = (end - begin + most - 1) / most * l->key_heads;
+        for (; p < before + these; p = piece()) {
+            const int64_t first = begin + (p - before) / l->key_heads * most;
+            attend(s, at, first, first + most < end ? first + most : end, (p - before) % l->key_heads, own);
+        }
+    }
+    meet(begin_of(&l->matrices[OUT]));
 }
 
 /* The gates that stand behind a row's queries, on what its heads saw. */
-static void gate_queries(state *s, int64_t r) {
-    const int64_t size = s->model->size;
-    for (int64_t h = 0; h < s->model->heads; h++) {
-        const float *gate = query_of(s, r, h) + size;
-        float *x = s->seen + (r * s->model->heads + h) * size;
+static void gate_queries(state *s, const layer *l, int64_t r) {
+    const int64_t size = l->size;
+    for (int64_t h = 0; h < l->heads; h++) {
+        const float *gate = query_of(s, l, r, h) + size;
+        float *x = s->seen + (r * l->heads + h) * size;
         for (int64_t i = 0; i < size; i += LANES) *(floats *)(x + i) /= 1.0f + exponential(-*(floats *)(gate + i));
     }
 }

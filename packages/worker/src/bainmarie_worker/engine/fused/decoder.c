@@ -104,13 +104,22 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
         for (int64_t o = 0; o < last - first; o++) to[r * stride + o] *= m->factor;
 }
 
+/* What is still to be done for a branch before the next one begins: the norm of what it gave; or null where that is added
+ * already. And a factor of the sum. */
+typedef struct {
+    const float *norm;
+    float scale;
+} unsettled;
+
+static const unsettled settled = {NULL, 1};
+
 /* What a branch gave, where it has a norm of its own, is added only now that the row is whole. */
-INLINE void settle(state *s, int64_t row, const float *branch_norm) {
-    if (!branch_norm) return;
+INLINE void settle(state *s, int64_t row, unsettled branch) {
+    if (!branch.norm) return;
     const decoder *m = s->model;
     float *to = s->stream + row * m->hidden, *given = s->plain + row * m->hidden;
-    normalized(given, branch_norm, m->hidden, m->epsilon, given);
-    for (int64_t i = 0; i < m->hidden; i++) to[i] += m->branch_scale * given[i];
+    normalized(given, branch.norm, m->hidden, m->epsilon, given);
+    for (int64_t i = 0; i < m->hidden; i++) to[i] = (to[i] + m->branch_scale * given[i]) * branch.scale;
 }
 
 /* Where prepared rows are in the form that products with a matrix read: the same place, or another where they are packed. */
@@ -130,12 +139,12 @@ static const char *packed(state *s, const matrix *next, const char *from, int64_
     return from;
 }
 
-/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first. `branch_norm` is that of
- * the branch before. */
-static void norm_rows(state *s, const float *branch_norm, const float *weight, const matrix *first) {
+/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first. `before` is the branch
+ * before. */
+static void norm_rows(state *s, unsettled before, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        settle(s, r, branch_norm);
+        settle(s, r, before);
         if (weight) normalized(s->stream + r * hidden, weight, hidden, s->model->epsilon, s->plain + r * hidden);
         else memcpy(s->plain + r * hidden, s->stream + r * hidden, 4 * hidden);
         prepare(kind, s->plain + r * hidden, s->input + r * hidden * INPUT_BYTES(kind), hidden);
@@ -188,31 +197,33 @@ INLINE void rotate_neighbours(float *restrict x, const float *restrict cosines, 
 static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
     const decoder *m = s->model;
     const layer *l = &m->layers[at];
-    const int64_t row_bytes = m->size * WEIGHT_BYTES(m->cache_kind), position = s->asked->positions[r];
-    const int is_key = u >= m->heads;
-    const int64_t head = is_key ? u - m->heads : u;
-    float *x = is_key ? s->keys + (r * m->key_heads + head) * m->size : query_of(s, r, head);
+    const int64_t size = l->size, row_bytes = size * WEIGHT_BYTES(m->cache_kind), position = s->asked->positions[r];
+    const int is_key = u >= l->heads;
+    const int64_t head = is_key ? u - l->heads : u, place = (r * l->key_heads + head) * size;
+    float *x = is_key ? s->keys + place : query_of(s, l, r, head);
     const float *norm = is_key ? l->key_norm : l->query_norm;
-    if (norm && !m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (is_key && l->value_norm)
+        normalized(l->matrices[VALUE].weight ? s->values + place : x, l->value_norm, size, m->query_epsilon,
+                   s->values + place);
+    if (norm && !m->turned_first) normalized(x, norm, size, m->query_epsilon, x);
     const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
     const float *cosines = s->asked->cosines + angle, *sines = s->asked->sines + angle;
-    if (m->neighbours) rotate_neighbours(x, cosines, sines, m->rotary);
-    else rotate(x, cosines, sines, m->rotary);
-    if (norm && m->turned_first) normalized(x, norm, m->size, m->query_epsilon, x);
+    if (m->neighbours) rotate_neighbours(x, cosines, sines, l->rotary);
+    else rotate(x, cosines, sines, l->rotary);
+    if (norm && m->turned_first) normalized(x, norm, size, m->query_epsilon, x);
     if (!is_key && m->known && position >= m->known) {
         const float by = 1.0f + m->growth * logf(1.0f + (float)(position / m->known));
-        for (int64_t i = 0; i < m->size; i++) x[i] *= by;
+        for (int64_t i = 0; i < size; i++) x[i] *= by;
     }
     if (!is_key) return;
-    store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, m->size);
-    store(m->cache_kind, s->values + (r * m->key_heads + head) * m->size,
-          remembered(s, r, at, 1, head) + position * row_bytes, m->size);
+    store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, size);
+    store(m->cache_kind, s->values + place, remembered(s, r, at, 1, head) + position * row_bytes, size);
 }
 
 /* Norms of a row's queries, and of its keys, over all heads. */
 static void norm_heads(state *s, const layer *l) {
     const decoder *m = s->model;
-    const int64_t queries = m->heads * m->size, keys = m->key_heads * m->size;
+    const int64_t queries = l->heads * l->size, keys = l->key_heads * l->size;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         float *q = s->queries + r * queries, *k = s->keys + r * keys;
         normalized(q, l->queries_norm, queries, m->query_epsilon, q);
@@ -223,11 +234,12 @@ static void norm_heads(state *s, const layer *l) {
 
 /* All heads of all rows. */
 static void place_rows(state *s, int64_t at) {
-    const int64_t units = s->model->heads + s->model->key_heads;
-    if (s->model->layers[at].queries_norm) norm_heads(s, &s->model->layers[at]);
+    const layer *l = &s->model->layers[at];
+    const int64_t units = l->heads + (l->matrices[KEY].weight ? l->key_heads : 0);
+    if (l->queries_norm) norm_heads(s, l);
     for (int64_t p, some; (some = take(s->asked->rows * units, units, &p));)
         for (const int64_t end = p + some; p < end; p++) place_head(s, at, p / units, p % units);
-    meet(begin_of(&s->model->layers[at].matrices[OUT]));
+    meet(begin_of(&l->matrices[OUT]));
 }
 
 INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *next) {
@@ -236,10 +248,9 @@ INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *ne
 
 /* Rows of what attention or a recurrent layer gave, made input of the next matrix. */
 static void prepare_seen(state *s, const layer *l) {
-    const decoder *m = s->model;
     const matrix *next = &l->matrices[OUT];
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        if (!l->recurrent && m->query_size > m->size) gate_queries(s, r);
+        if (!l->recurrent && l->query_size > l->size) gate_queries(s, l, r);
         else if (l->recurrent && l->recurrent->kind == DELTA) gate_heads(s, l->recurrent, r);
         else if (l->recurrent && l->recurrent->kind == SCAN) gate_groups(s, l->recurrent, r);
         prepare_row(r, s->seen, s->input, next);
@@ -311,17 +322,61 @@ static const matrix *entry_of(const layer *l) { return l->experts ? &l->experts-
 
 static const matrix *first_of(const layer *l) { return l->matrices[QUERY].weight ? &l->matrices[QUERY] : entry_of(l); }
 
+/* Numbers of a table of embeddings, from `at` on, as floats. */
+INLINE void embedded(int64_t kind, const void *table, int64_t at, int64_t count, float scale, float *to) {
+    if (kind == FLOAT32) memcpy(to, (const float *)table + at, 4 * count);
+    else
+        for (int64_t i = 0; i < count; i++) to[i] = from_bf16(((const uint16_t *)table)[at + i]);
+    for (int64_t i = 0; i < count; i++) to[i] *= scale;
+}
+
 static void begin(state *s) {
     const decoder *m = s->model;
-    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        const int64_t at = (int64_t)s->asked->tokens[r] * m->hidden;
-        float *to = s->stream + r * m->hidden;
-        if (m->embeddings_kind == FLOAT32) memcpy(to, (const float *)m->embeddings + at, 4 * m->hidden);
-        else
-            for (int64_t i = 0; i < m->hidden; i++) to[i] = from_bf16(((const uint16_t *)m->embeddings)[at + i]);
-        for (int64_t i = 0; i < m->hidden; i++) to[i] *= m->embedding_scale;
-    }
+    for (int64_t r = piece(); r < s->asked->rows; r = piece())
+        embedded(m->embeddings_kind, m->embeddings, (int64_t)s->asked->tokens[r] * m->hidden, m->hidden,
+                 m->embedding_scale, s->stream + r * m->hidden);
     meet(begin_of(first_of(&m->layers[0])));
+}
+
+/* outputs of a matrix for all rows, as they are */
+static void give(state *s, int64_t at, int which, const matrix *next, float *to, char *room) {
+    const matrix *w = &s->model->layers[at].matrices[which];
+    const int64_t rows = s->asked->rows;
+    reduce(s, at, &which, 1, s->plain);
+    const char *x = packed(s, w, s->input, rows);
+    for (int64_t first, last; take_outputs(w->out, &first, &last);) {
+        multiply(w, first, last, x, rows, to + first, w->out, room);
+        completed(s, at, which, 0, w, first, last, to + first, w->out);
+    }
+    meet(begin_of(next));
+}
+
+/* What is added to the embeddings that tokens have for each layer. */
+static void begin_tokens(state *s, char *room) {
+    const layer *l = s->model->layers;
+    norm_rows(s, settled, NULL, &l->matrices[TOKEN]);
+    give(s, 0, TOKEN, &l->matrices[QUERY], s->tokens, room);
+}
+
+/* A layer's own embedding of a row's token, gated by the stream behind the perceptron. */
+static void remind(state *s, int64_t at, const matrix *next, float *own, char *room) {
+    const decoder *m = s->model;
+    const layer *l = &m->layers[at];
+    const matrix *gate = &l->matrices[TOKEN_GATE], *out = &l->matrices[TOKEN_OUT];
+    const int64_t size = gate->out, all = m->layers[0].matrices[TOKEN].out;
+    norm_rows(s, (unsettled){l->perceived, 1}, NULL, gate);
+    give(s, at, TOKEN_GATE, out, s->seen, room);
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        float *to = s->seen + r * size, *added_to = s->tokens + r * all + at * size, *token = s->plain + r * size;
+        normalized(added_to, m->token_norm, size, m->token_epsilon, added_to);
+        embedded(m->token_kind, m->token_embeddings, s->asked->tokens[r] * all + at * size, size, m->token_scale, token);
+        for (int64_t i = 0; i < size; i += LANES)
+            *(floats *)(to + i) = activated(m->activation, *(floats *)(to + i)) *
+                                  (*(floats *)(token + i) + *(floats *)(added_to + i));
+        prepare_row(r, s->seen, s->second, out);
+    }
+    meet(begin_of(out));
+    add(s, at, TOKEN_OUT, l->reminded, next, s->seen, s->second, own, room);
 }
 
 /* Scale, bias and cap of logits. */
@@ -337,12 +392,12 @@ static void completed_logits(const decoder *m, int64_t first, int64_t last, floa
     for (; o < last; o++) to[o] = m->logit_cap * tanhf(to[o] / m->logit_cap);
 }
 
-static void finish(state *s, const float *branch_norm, char *room) {
+static void finish(state *s, unsettled before, char *room) {
     const decoder *m = s->model;
     const matrix *head = &m->head;
     const int64_t wanted = s->asked->wanted;
     for (int64_t w = piece(); w < wanted; w = piece()) {
-        settle(s, s->asked->places[w], branch_norm);
+        settle(s, s->asked->places[w], before);
         normalized(s->stream + s->asked->places[w] * m->hidden, m->norm, m->hidden, m->epsilon, s->seen + w * m->hidden);
         prepare(head->kind, s->seen + w * m->hidden, s->input + w * m->hidden * INPUT_BYTES(head->kind), m->hidden);
     }
@@ -355,12 +410,23 @@ static void finish(state *s, const float *branch_norm, char *room) {
     }
 }
 
-/* Attention or what is in its place. `branch_norm` is that of the branch before, `next` the matrix that comes after it. */
-static void look(state *s, int64_t at, const float *branch_norm, const matrix *next, float *own, char *room) {
+/* What the perceptron beside experts with norms of their own gave, and what these gave, as what the branch gives. */
+static void join(state *s, const layer *l, const matrix *next) {
+    const int64_t hidden = s->model->hidden;
+    for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
+        float *to = s->plain + r * hidden, *from = s->mixture.whole + r * hidden;
+        normalized(to, l->experts->beside, hidden, s->model->epsilon, to);
+        for (int64_t i = 0; i < hidden; i++) to[i] += from[i];
+    }
+    meet(begin_of(next));
+}
+
+/* Attention or what is in its place. `before` is the branch before it, `next` the matrix that comes after it. */
+static void look(state *s, int64_t at, unsettled before, const matrix *next, float *own, char *room) {
     const layer *l = &s->model->layers[at];
     const matrix *query = &l->matrices[QUERY], *out = &l->matrices[OUT];
     if (l->beside) prepare_again(s, query);
-    else norm_rows(s, branch_norm, l->before, query);
+    else norm_rows(s, before, l->before, query);
     project(s, at, room);
     if (!l->recurrent) {
         place_rows(s, at);
@@ -377,52 +443,64 @@ static void look(state *s, int64_t at, const float *branch_norm, const matrix *n
 }
 
 /* A perceptron, a mixture of them, or one of both. */
-static void think(state *s, int64_t at, const float *branch_norm, const matrix *next, float *own, char *room) {
+static void think(state *s, int64_t at, unsettled before, const matrix *next, float *own, char *room) {
     const layer *l = &s->model->layers[at];
     const matrix *entry = entry_of(l), *inner = inner_of(l);
-    norm_rows(s, branch_norm, l->after, entry);
+    const int apart = l->experts && l->experts->before;
+    norm_rows(s, before, apart ? l->experts->routed : l->after, entry);
     if (l->experts) {
         mixed(s, l->experts, l->perceived, inner->weight ? inner : next, own);
         if (!inner->weight) return;
-        if (inner->kind != entry->kind) prepare_again(s, inner);
+        if (apart) norm_rows(s, settled, l->after, inner);
+        else if (inner->kind != entry->kind) prepare_again(s, inner);
     }
     perceptron(s, at, own, room);
     add(s, at, DOWN, l->perceived, next, s->seen, s->second, own, room);
+    if (apart) join(s, l, next);
 }
 
 static void run(void *argument, unsigned thread) {
     state *s = argument;
     const decoder *m = s->model;
-    const float *branch_norm = NULL; /* of the branch whose outputs are not yet added */
+    unsettled before = settled;
     float *own = s->own + thread * s->own_count;
     char *room = s->room + thread * s->room_bytes;
     begin_tiles();
     begin(s);
+    if (m->token_embeddings) begin_tokens(s, room);
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? first_of(l + 1) : &m->head;
+        const matrix *behind = l->reminded ? &l->matrices[TOKEN_GATE] : after;
         const int looks = l->matrices[QUERY].weight != NULL, thinks = entry_of(l)->weight != NULL;
-        if (looks) look(s, at, branch_norm, thinks ? entry_of(l) : after, own, room);
-        if (looks) branch_norm = l->attended;
-        if (thinks) think(s, at, branch_norm, after, own, room);
-        if (thinks) branch_norm = l->perceived;
+        if (looks) look(s, at, before, thinks ? entry_of(l) : after, own, room);
+        if (looks) before = (unsettled){l->attended, 1};
+        if (thinks) think(s, at, before, behind, own, room);
+        if (l->reminded) remind(s, at, after, own, room);
+        if (thinks) before = (unsettled){l->reminded ? l->reminded : l->perceived, l->scale};
     }
-    finish(s, branch_norm, room);
+    finish(s, before, room);
     end_tiles();
 }
 
-/* Neighbouring rows of one sequence: all of them, and a few at a time. */
-static void share(state *s) {
-    const int64_t group = s->model->heads / s->model->key_heads, most = group < QUERIES ? QUERIES / group : 1;
+/* Finds the neighbouring rows of one sequence. */
+static void find_runs(state *s) {
     const pass *asked = s->asked;
-    int64_t first = 0;
-    for (int64_t r = 0; r < asked->rows; r++) {
-        const int same = r && asked->owners[r] == asked->owners[r - 1];
-        if (!same) s->begins[s->runs++] = (int32_t)r;
-        if (same && r - first < most) continue;
-        s->starts[s->shares++] = (int32_t)(first = r);
+    for (int64_t r = 0; r < asked->rows; r++)
+        if (!r || asked->owners[r] != asked->owners[r - 1]) s->begins[s->runs++] = (int32_t)r;
+    s->begins[s->runs] = (int32_t)asked->rows;
+}
+
+/* What a thread needs for attention, of any layer. */
+static int64_t most_of_attention(const decoder *m) {
+    int64_t most = 0;
+    for (int64_t at = 0; at < m->count; at++) {
+        const layer *l = &m->layers[at];
+        if (!l->heads) continue;
+        const int64_t needed = floats_of_attention(rows_together(l) * (l->heads / l->key_heads), l->size);
+        most = needed > most ? needed : most;
     }
-    s->starts[s->shares] = s->begins[s->runs] = (int32_t)asked->rows;
+    return most;
 }
 
 /* 1 where products are made by the processor's matrix unit. */
@@ -437,12 +515,13 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t rows = asked->rows > asked->wanted ? asked->rows : asked->wanted, most = widest(m);
     const int64_t readable = (rows + TILE - 1) / TILE * TILE; /* rows that may be read, whatever stands there */
     const int64_t threads = asked->threads < MOST_THREADS ? asked->threads : MOST_THREADS;
-    const int64_t group = m->heads / m->key_heads, queries_most = group > QUERIES ? group : QUERIES;
-    const int64_t by_products = 2 * rows * PIECE, by_attention = floats_of_attention(queries_most, m->size);
+    const int64_t by_products = 2 * rows * PIECE, by_attention = most_of_attention(m);
     state s = {.model = m, .asked = asked};
     s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
-    const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY), values = most_outputs(m, VALUE);
-    const int64_t decays = most_outputs(m, DECAY), projected = queries + keys + values + decays;
+    const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY);
+    const int64_t given = most_outputs(m, VALUE), values = given > keys ? given : keys; /* keys may be values */
+    const int64_t decays = most_outputs(m, DECAY), tokens = most_outputs(m, TOKEN);
+    const int64_t projected = queries + keys + values + decays + tokens;
     const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 4;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
@@ -454,6 +533,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.keys = (float *)taken(&at, 4 * rows * keys);
     s.values = (float *)taken(&at, 4 * rows * values);
     s.decays = (float *)taken(&at, 4 * rows * decays);
+    s.tokens = (float *)taken(&at, 4 * rows * tokens);
     s.seen = (float *)taken(&at, 4 * rows * most);
     s.plain = (float *)taken(&at, 4 * rows * most);
     s.input = taken(&at, 4 * readable * most);
@@ -461,12 +541,11 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.packed = taken(&at, 4 * readable * most);
     s.amounts = (float *)taken(&at, 4 * rows);
     s.reduced = (float *)taken(&at, 4 * TOGETHER * rows * asked->most_rank);
-    s.starts = (int32_t *)taken(&at, 4 * (rows + 1));
     s.begins = (int32_t *)taken(&at, 4 * (rows + 1));
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
     s.room = taken(&at, threads * s.room_bytes);
     if (m->chosen) lay_out(&s.mixture, m, rows, at);
-    share(&s);
+    find_runs(&s);
     together((unsigned)threads, run, &s);
     free(memory);
     return 0;

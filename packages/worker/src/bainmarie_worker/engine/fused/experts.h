@@ -16,6 +16,7 @@ static char *lay_out(choices *c, const decoder *m, int64_t rows, char *at) {
     c->input = taken(&at, 4 * all * m->hidden);
     c->inner = taken(&at, 4 * all * m->expert_inner);
     c->given = (float *)taken(&at, 4 * all * m->hidden);
+    c->whole = (float *)taken(&at, 4 * rows * m->hidden);
     return at;
 }
 
@@ -95,9 +96,13 @@ static void route(state *s, const mixture *mix) {
         float *scores = c->scores + begin * mix->count;
         const char *x = s->input + begin * hidden * INPUT_BYTES(router->kind);
         product(router->kind, router->weight, hidden, 0, mix->count, x, count, scores, mix->count);
-        for (int64_t r = begin; r < begin + count; r++)
+        for (int64_t i = 0; router->scale && i < count * mix->count; i++) scores[i] *= router->scale[i % mix->count];
+        for (int64_t r = begin; r < begin + count; r++) {
             (mix->correction ? choose_corrected : choose)(mix, c->scores + r * mix->count, c->experts + r * mix->chosen,
                                                           c->weights + r * mix->chosen);
+            for (int64_t i = r * mix->chosen; mix->scales && i < (r + 1) * mix->chosen; i++)
+                c->weights[i] *= mix->scales[c->experts[i]];
+        }
     }
     meet((soon){0});
 }
@@ -139,19 +144,25 @@ INLINE int portion_of(const choices *c, const mixture *mix, int64_t out, int64_t
     return 1;
 }
 
-/* stream += what the experts of each row give; or that into `plain`, where it has a norm of its own */
+/* stream += what the experts of each row give; or that into `plain`, where it has a norm of its own; or into `whole`, where
+ * it is added to what the perceptron gives */
 static void mixed(state *s, const mixture *mix, const float *branch_norm, const matrix *next, float *own) {
     const int64_t hidden = s->model->hidden, rows = s->asked->rows, inner = mix->inner;
-    const int64_t kind = mix->router.kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
+    const int64_t kind = mix->matrices[EXPERT_UP].kind, row = hidden * INPUT_BYTES(kind), inner_row = inner * INPUT_BYTES(kind);
     choices *c = &s->mixture;
     int64_t first, some;
     portion p;
     route(s, mix);
     if (!piece()) sort(s, mix);
     meet((soon){0});
-    for (int64_t r = piece(); r < rows; r = piece())
+    for (int64_t r = piece(); r < rows; r = piece()) {
+        if (mix->before) {
+            normalized(s->stream + r * hidden, mix->before, hidden, s->model->epsilon, s->plain + r * hidden);
+            prepare(kind, s->plain + r * hidden, s->input + r * row, hidden);
+        }
         for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++)
             memcpy(c->input + c->places[i] * row, s->input + r * row, row);
+    }
     meet((soon){0});
     const int64_t inner_units = c->count * ((inner + UNIT - 1) / UNIT), units = c->count * ((hidden + UNIT - 1) / UNIT);
     while ((some = take(inner_units, PIECE / UNIT, &first)))
@@ -176,13 +187,14 @@ static void mixed(state *s, const mixture *mix, const float *branch_norm, const 
         }
     meet(begin_of(next));
     for (int64_t r = piece(); r < rows; r = piece()) {
-        float *to = (branch_norm ? s->plain : s->stream) + r * hidden;
+        float *to = (mix->after ? c->whole : branch_norm ? s->plain : s->stream) + r * hidden;
         const float scale = branch_norm ? 1 : s->model->branch_scale;
         if (branch_norm) memset(to, 0, 4 * hidden);
         for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++) {
             const float *from = c->given + c->places[i] * hidden, weight = c->weights[i] * scale;
             for (int64_t o = 0; o < hidden; o++) to[o] += weight * from[o];
         }
+        if (mix->after) normalized(to, mix->after, hidden, s->model->epsilon, to);
     }
     meet(begin_of(next));
 }

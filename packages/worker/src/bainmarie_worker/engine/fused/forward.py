@@ -64,10 +64,6 @@ class Fused:
         self.crops = not self._structure.state
         self._angles = Angles(self._structure.rotaries)
         self._call = kernel().bainmarie_forward
-        made = self._decoder
-        self._empty = torch.empty(
-            self._structure.attending, 2, made.key_heads, 0, made.size, dtype=self._structure.dtype
-        )
         self.weights: Callable[[str], Weights | None] = lambda adapter: None
         """The layers that an adapter changes and how; None where it is none of the plain kind."""
         self._changes: dict[str, tuple[Weights, Changes | None]] = {}
@@ -83,8 +79,8 @@ class Fused:
             return self._other
 
     def memory(self) -> OneBlock:
-        state = self._structure.state
-        return BlockAndState(self._empty, torch.zeros(state)) if state else OneBlock(self._empty)
+        kept, dtype, state = self._structure.kept, self._structure.dtype, self._structure.state
+        return BlockAndState(kept, dtype, torch.zeros(state)) if state else OneBlock(kept, dtype)
 
     def run(self, parts: list[Part]) -> list[Computed]:
         if not all(self.independent(part.adapter) for part in parts):
@@ -124,13 +120,14 @@ class Fused:
     def _pass(self, parts: list[Part], changes: list[Changes | None]) -> list[torch.Tensor]:
         tokens, positions, owners, places = array("i"), array("i"), array("i"), array("i")
         sequences = (_Sequence * len(parts))()
+        replaced = self._structure.replaced
         for number, (part, change) in enumerate(zip(parts, changes)):
             memory, count = part.memory, len(part.tokens)
             memory.reserve(memory.length + count)
             sequences[number] = _Sequence(
-                memory.block.data_ptr(), memory.block.shape[3], memory.state.data_ptr(), change and change.address
+                memory.block.data_ptr(), memory.capacity, memory.state.data_ptr(), change and change.address
             )
-            tokens.extend(part.tokens)
+            tokens.extend([replaced.get(token, token) for token in part.tokens] if replaced else part.tokens)
             positions.extend(range(memory.length, memory.length + count))
             owners.extend([number] * count)
             places.extend(range(len(tokens) - part.wanted, len(tokens)))

@@ -8,7 +8,7 @@ from typing import Any
 POINTER, WHOLE, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
-MATRICES = 9
+MATRICES = 12
 """Of a layer, at most."""
 
 
@@ -36,7 +36,8 @@ class Recurrence(ctypes.Structure):
 class Mixture(ctypes.Structure):
     _fields_ = (
         ("router", Matrix),
-        *((name, POINTER) for name in ("matrices", "correction")),
+        *((name, POINTER) for name in ("matrices", "correction", "scales")),
+        *((name, POINTER) for name in ("routed", "before", "after", "beside")),
         *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
         ("factor", REAL),
     )
@@ -46,9 +47,11 @@ class Layer(ctypes.Structure):
     _fields_ = (
         ("matrices", Matrix * MATRICES),
         *((name, POINTER) for name in ("recurrent", "experts")),
-        *((name, POINTER) for name in ("before", "after", "attended", "perceived")),
-        *((name, POINTER) for name in ("query_norm", "key_norm", "queries_norm", "keys_norm")),
-        *((name, WHOLE) for name in ("window", "angles", "place", "beside")),
+        *((name, POINTER) for name in ("before", "after", "attended", "perceived", "reminded")),
+        *((name, POINTER) for name in ("query_norm", "key_norm", "value_norm", "queries_norm", "keys_norm")),
+        *((name, WHOLE) for name in ("heads", "key_heads", "size", "query_size")),
+        *((name, WHOLE) for name in ("window", "angles", "rotary", "place", "beside")),
+        ("scale", REAL),
     )
 
 
@@ -56,12 +59,14 @@ class Decoder(ctypes.Structure):
     _fields_ = (
         *((name, POINTER) for name in ("layers", "embeddings", "norm")),
         ("head", Matrix),
-        *((name, WHOLE) for name in ("count", "hidden", "heads", "key_heads", "size", "rotary")),
-        *((name, WHOLE) for name in ("embeddings_kind", "cache_kind", "activation", "query_size")),
+        *((name, POINTER) for name in ("token_embeddings", "token_norm")),
+        *((name, WHOLE) for name in ("count", "hidden", "rotary")),
+        *((name, WHOLE) for name in ("embeddings_kind", "token_kind", "cache_kind", "activation")),
         *((name, WHOLE) for name in ("experts", "chosen", "expert_inner")),
         *((name, WHOLE) for name in ("neighbours", "turned_first", "known")),
-        *((name, REAL) for name in ("epsilon", "query_epsilon", "scaling", "growth")),
-        *((name, REAL) for name in ("embedding_scale", "branch_scale", "logit_scale", "score_cap", "logit_cap")),
+        *((name, REAL) for name in ("epsilon", "query_epsilon", "token_epsilon", "scaling", "growth")),
+        *((name, REAL) for name in ("embedding_scale", "token_scale", "branch_scale", "logit_scale")),
+        *((name, REAL) for name in ("score_cap", "logit_cap")),
     )
 
 

@@ -3,56 +3,84 @@ recurrent layers remember."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
 from bainmarie_worker.engine.keys_values import KeysValues, capacity_for
 from bainmarie_worker.engine.marks import Marks
 
 
-class OneBlock(KeysValues):
-    """A `KeysValues` whose layers are views of `block` [layers, 2, key heads, capacity, size]."""
+@dataclass(frozen=True)
+class Kept:
+    """What a layer keeps of each token: keys and values of so many heads, behind `place` numbers of other layers.
 
-    def __init__(self, like: torch.Tensor) -> None:
-        """`like` is an empty block: its shape with no capacity, and its dtype."""
+    Layers that look at the same keys and values have the same place.
+    """
+
+    place: int
+    heads: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.place + 2 * self.heads * self.size
+
+
+class OneBlock(KeysValues):
+    """A `KeysValues` whose layers are views of `block`: of each layer [2, key heads, capacity, size]."""
+
+    def __init__(self, layers: Sequence[Kept], dtype: torch.dtype) -> None:
         super().__init__()
-        self.block = like
+        self.block = torch.empty(0, dtype=dtype)
         self.state = torch.empty(0)
         """What recurrent layers remember, of models that have any."""
+        self._kept = layers
 
     @property
     def bytes(self) -> int:
         return self.block.nbytes + self.state.nbytes
 
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
     def reserve(self, tokens: int) -> None:
         if tokens <= self._capacity:
             return
-        self._hold(capacity_for(tokens, self._capacity), self.block, self.length)
+        self._hold(capacity_for(tokens, self._capacity), self, self.length)
 
     def copy(self, length: int) -> OneBlock:
-        twin = OneBlock(self.block)
+        twin = OneBlock(self._kept, self.block.dtype)
         self._give(twin, length)
         return twin
 
     def _give(self, twin: OneBlock, length: int) -> None:
         """The first `length` tokens, to one that is new."""
-        twin._hold(capacity_for(length + 1, 0), self.block, length)
+        twin._hold(capacity_for(length + 1, 0), self, length)
         twin.length = length
 
-    def _hold(self, capacity: int, old: torch.Tensor, length: int) -> None:
+    def _hold(self, capacity: int, old: OneBlock, length: int) -> None:
         """A block of that capacity with the first `length` tokens of the old one."""
-        layers, two, heads, _, size = old.shape
-        self.block = old.new_empty(layers, two, heads, capacity, size)
-        self.block[:, :, :, :length] = old[:, :, :, :length]
-        self._capacity = capacity
-        self._layers = [(layer[0], layer[1]) for layer in self.block]
+        block = self.block.new_empty(capacity * max(layer.end for layer in self._kept))
+        for layer in dict.fromkeys(self._kept) if length else ():
+            _of(layer, block, capacity)[:, :, :length] = _of(layer, old.block, old.capacity)[:, :, :length]
+        self.block, self._capacity = block, capacity
+        self._layers = [(keys, values) for keys, values in (_of(layer, block, capacity) for layer in self._kept)]
+
+
+def _of(layer: Kept, block: torch.Tensor, capacity: int) -> torch.Tensor:
+    part = block[layer.place * capacity : layer.end * capacity]
+    return part.view(2, layer.heads, capacity, layer.size)
 
 
 class BlockAndState(OneBlock):
     """With a state, which is that after all tokens: it can be led back to fewer of them only where it was marked."""
 
-    def __init__(self, like: torch.Tensor, state: torch.Tensor) -> None:
+    def __init__(self, layers: Sequence[Kept], dtype: torch.dtype, state: torch.Tensor) -> None:
         """`state` is that before the first token, and becomes this memory's own."""
-        super().__init__(like)
+        super().__init__(layers, dtype)
         self.state = state
         self._marks: Marks[torch.Tensor] = Marks()
 
@@ -69,7 +97,7 @@ class BlockAndState(OneBlock):
         super().crop(length)
 
     def copy(self, length: int) -> BlockAndState:
-        twin = BlockAndState(self.block, self._state_at(length).clone())
+        twin = BlockAndState(self._kept, self.block.dtype, self._state_at(length).clone())
         twin._marks = self._marks.until(length)
         self._give(twin, length)
         return twin

@@ -16,9 +16,12 @@ typedef struct {
 enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 
 typedef struct {
-    matrix router;          /* [experts, hidden], of the kind of the matrices */
+    matrix router;          /* [experts, hidden], of the kind of the matrices where it has the same input */
     const matrix *matrices; /* [experts, EXPERT_MATRICES]; without EXPERT_GATE the activation is of EXPERT_UP */
     const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
+    const float *scales;     /* [experts] or null: factors of their weights */
+    const float *routed, *before, *after, *beside; /* [hidden] norms: of the router's input, of the experts' input and of
+                             * what these give, and of what the perceptron beside them gives; or all null */
     int64_t count, chosen;  /* experts, and how many of them compute a row */
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */
@@ -46,13 +49,16 @@ typedef struct {
     float least_time;         /* of a SCAN: that a token is written for */
 } recurrence;
 
-enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, MATRICES };
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT, MATRICES };
 /* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
+ * Without VALUE values are what KEY gives; without both a layer looks at the keys and values of one before it.
  * Of a recurrent layer QUERY, KEY, VALUE and DECAY give, by its kind:
  *   DELTA: queries, keys and values; gates of what is seen; of each value head how much is learnt; how much is forgotten
  *   CONVOLUTION: gates of inputs; gates of what is seen; inputs
  *   SCAN: values, keys and queries; gates of what is seen; of each value head for how long a token is written
- * Else there is no DECAY. */
+ * Else there is no DECAY.
+ * Where tokens have embeddings of their own for each layer: TOKEN, which the first layer holds for all, gives what is added
+ * to them; TOKEN_GATE how much of the sum counts, by the activation; and TOKEN_OUT what becomes of it. */
 
 /* Attention or what is in its place, and a perceptron or a mixture of them; or one of both alone, without the matrices of the
  * other. */
@@ -63,12 +69,16 @@ typedef struct {
     const mixture *experts;             /* or null; the perceptron beside it is of all rows */
     const float *before, *after;        /* norms of attention's and of the perceptron's input [hidden], or null */
     const float *attended, *perceived;  /* norms of what they give, before it is added; or null */
-    const float *query_norm, *key_norm; /* [size] or null */
+    const float *reminded;              /* norm of what TOKEN_OUT gives; null where there is none */
+    const float *query_norm, *key_norm, *value_norm; /* [size] or null */
     const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
+    int64_t heads, key_heads, size;     /* of attention */
+    int64_t query_size;                 /* twice `size` where each head's queries are followed by a gate of what it sees */
     int64_t window;                     /* tokens that are seen, 0 for all */
-    int64_t angles;                     /* which of the tables of rotary positions */
-    int64_t place;                      /* among the layers with keys and values */
+    int64_t angles, rotary;             /* which of the tables of rotary positions, and how many of its numbers */
+    int64_t place;                      /* numbers of each token that lie before its keys and values */
     int64_t beside;                     /* 1 where it takes the input that the layer before it took */
+    float scale;                        /* of the stream behind it, where what it gives has norms */
 } layer;
 
 typedef struct {
@@ -76,15 +86,16 @@ typedef struct {
     const void *embeddings; /* [vocabulary, hidden] */
     const float *norm;
     matrix head;
-    int64_t count, hidden, heads, key_heads, size, rotary, embeddings_kind, cache_kind, activation;
-    int64_t query_size; /* twice `size` where each head's queries are followed by a gate of what it sees */
+    const void *token_embeddings; /* [vocabulary, outputs of TOKEN] those of each layer; or null */
+    const float *token_norm;      /* of a layer's part of what TOKEN gives */
+    int64_t count, hidden, rotary, embeddings_kind, token_kind, cache_kind, activation;
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
     int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
     int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
-    float epsilon, query_epsilon, scaling;
+    float epsilon, query_epsilon, token_epsilon, scaling;
     float growth;
-    float embedding_scale, branch_scale, logit_scale; /* factors of embeddings, of what is added, and of logits */
+    float embedding_scale, token_scale, branch_scale, logit_scale; /* factors of both embeddings, of what is added, and of logits */
     float score_cap, logit_cap; /* cap * tanh(x / cap) in place of x; 0 for none */
 } decoder;
 
@@ -95,7 +106,7 @@ typedef struct {
 } change;
 
 typedef struct {
-    void *block;      /* keys and values [layers with attention, 2, key heads, capacity, size] */
+    void *block;      /* of each layer with keys and values [2, key heads, capacity, size] */
     int64_t capacity;
     float *state;     /* of all recurrent layers */
     const change *changes; /* [layers, MATRICES] or null */

@@ -25,6 +25,7 @@ _GLM_NORMS = {
 }
 _LIQUID_NORMS = {"before": "operator_norm", "after": "ffn_norm"}
 _HYBRID_NORMS = {"before": "input_layernorm", "after": "pre_ff_layernorm"}
+_LAST_NORMS = {"reminded": "post_per_layer_input_norm"}
 _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
 _HEAD_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 
@@ -82,12 +83,12 @@ def layers_of(layer: Any) -> list[Any]:
 
 
 def rows_of(layer: Any) -> list[Rows | None]:
-    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay."""
-    perceived = _perceived(layer)
+    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out."""
+    perceived, last = _perceived(layer), _reminded(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
-        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a)]
+        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *last]
     if hasattr(layer, "conv"):
         short = layer.conv
         return [
@@ -95,12 +96,20 @@ def rows_of(layer: Any) -> list[Rows | None]:
             whole_of(short.out_proj),
             *perceived,
             None,
+            *last,
         ]
     if getattr(layer, "mamba", None) is not None:
-        return [*_scanned(layer), *perceived, None]
+        return [*_scanned(layer), *perceived, None, *last]
     if attention_of(layer) is not None:
-        return [*_attended(layer), *perceived, None]
-    return [None, None, None, None, *perceived, None]
+        return [*_attended(layer), *perceived, None, *last]
+    return [None, None, None, None, *perceived, None, *last]
+
+
+def _reminded(layer: Any) -> list[Rows | None]:
+    """Token, token gate, token out; the first is the body's, see `structure.py`."""
+    if not hasattr(layer, "per_layer_input_gate"):
+        return [None, None, None]
+    return [None, whole_of(layer.per_layer_input_gate), whole_of(layer.per_layer_projection)]
 
 
 def _scanned(layer: Any) -> list[Rows]:
@@ -134,16 +143,22 @@ def _perceived(layer: Any) -> list[Rows | None]:
     return [gate, whole_of(either(perceptron, "up_proj", "w3")), down, part]
 
 
-def _attended(layer: Any) -> list[Rows]:
-    """Query, key, value, out."""
+def _attended(layer: Any) -> list[Rows | None]:
+    """Query, key, value, out. None where values are keys, or both are those of another layer."""
     attention, taken = layer.self_attn, getattr(layer, "taken", 1.0)
     out = whole_of(either(attention, "o_proj", "out_proj"), getattr(layer, "given", 1.0))
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
         return [*_parts(attention.qkv_proj, [keys * attention.num_key_value_groups, keys, keys]), out]
     require(taken == 1 or base(attention.q_proj).bias is None, "a bias that is not scaled")
-    key = whole_of(attention.k_proj, taken * getattr(attention, "key_multiplier", 1.0))
-    return [whole_of(attention.q_proj, taken), key, whole_of(attention.v_proj, taken), out]
+    key, value = (getattr(attention, name, None) for name in ("k_proj", "v_proj"))
+    scaled = taken * getattr(attention, "key_multiplier", 1.0)
+    return [
+        whole_of(attention.q_proj, taken),
+        None if key is None else whole_of(key, scaled),
+        None if value is None else whole_of(value, taken),
+        out,
+    ]
 
 
 def _parts(linear: Any, counts: Sequence[int]) -> list[Rows]:
@@ -175,7 +190,8 @@ def norms_of(layer: Any) -> dict[str, Any]:
         return layer.norms
     for places in (_BRANCH_NORMS, _GLM_NORMS, _NORMS, _LATE_NORMS, _LIQUID_NORMS, _HYBRID_NORMS):
         if all(hasattr(layer, place) for place in places.values()):
-            return {name: getattr(layer, place) for name, place in places.items()}
+            last = {name: getattr(layer, place) for name, place in _LAST_NORMS.items() if hasattr(layer, place)}
+            return {name: getattr(layer, place) for name, place in places.items()} | last
     raise Unknown("layers with other norms")
 
 
@@ -183,7 +199,7 @@ def head_norms(attention: Any, matrices: Sequence[Matrix]) -> dict[str, Any]:
     """Those of queries and keys: of each head, or of all heads together."""
     norms = of_heads(attention)
     sizes = [norm.weight.numel() for norm in norms]
-    if not norms or sizes == [attention.head_dim] * 2:
+    if not norms or sizes == [attention.head_dim] * len(norms):
         return dict(zip(("query_norm", "key_norm"), norms))
     require(sizes == [matrix.outputs for matrix in matrices[:2]], "norms of some heads")
     return dict(zip(("queries_norm", "keys_norm"), norms))
@@ -193,5 +209,10 @@ def of_heads(attention: Any) -> list[Any]:
     """The norms of queries and of keys; empty where it has none."""
     found = [getattr(attention, name, None) for name in _HEAD_NORMS]
     norms = [norm for norm in found if norm is not None]
-    require(len(norms) in (0, 2), "norms of queries or of keys alone")
+    require(len(norms) in (0, 1 if borrows(attention) else 2), "norms of queries or of keys alone")
     return norms
+
+
+def borrows(attention: Any) -> bool:
+    """Whether it looks at the keys and values of a layer before it."""
+    return bool(getattr(attention, "is_kv_shared_layer", False))

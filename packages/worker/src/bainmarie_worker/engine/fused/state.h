@@ -15,6 +15,7 @@ typedef struct {
     char *input;       /* [places, hidden] prepared */
     char *inner;       /* [places, inner] prepared */
     float *given;      /* [places, hidden] */
+    float *whole;      /* [rows, hidden] what experts with norms of their own give together */
 } choices;
 
 typedef struct {
@@ -25,6 +26,7 @@ typedef struct {
     float *keys;       /* [rows, outputs of KEY] */
     float *values;     /* [rows, outputs of VALUE] */
     float *decays;     /* [rows, outputs of DECAY] */
+    float *tokens;     /* [rows, outputs of TOKEN] */
     float *seen;       /* [rows, heads * size] what attention or a recurrent layer gives */
     float *plain;      /* [rows, widest] what becomes input */
     char *input;       /* [rows, widest] prepared */
@@ -32,8 +34,6 @@ typedef struct {
     float *amounts;    /* [rows] how much of what the perceptron gives is added, before the logistic function */
     char *packed;      /* [rows, widest] prepared rows as tiles read them */
     float *reduced;    /* [TOGETHER, rows, rank] A x of the matrices of one phase */
-    int32_t *starts;   /* [shares + 1] first rows of those that attention looks at together */
-    int64_t shares;
     int32_t *begins;   /* [runs + 1] first rows of each sequence */
     int64_t runs;
     choices mixture;   /* of layers with experts */

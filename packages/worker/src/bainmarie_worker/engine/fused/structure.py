@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from bainmarie_worker.engine.fused.angles import growth, rotaries
+from bainmarie_worker.engine.fused.angles import growth, rotaries, widths
 from bainmarie_worker.engine.fused.layout import (
     MATRICES,
     POINTER,
@@ -27,10 +27,12 @@ from bainmarie_worker.engine.fused.layout import (
     epsilon,
     require,
 )
-from bainmarie_worker.engine.fused.mixture import mixture
+from bainmarie_worker.engine.fused.memory import Kept
+from bainmarie_worker.engine.fused.mixture import apart, mixture
 from bainmarie_worker.engine.fused.parts import (
     Rows,
     attention_of,
+    borrows,
     head_norms,
     layers_of,
     norms_of,
@@ -48,9 +50,12 @@ FAMILIES = (
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
     *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba"),
+    *("gemma4", "gemma4_unified"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
+_TOKEN, _TOKEN_GATE = 9, 10
+"""Places of matrices, as in parts.py."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -76,11 +81,15 @@ class Structure:
         self.layers = [layer for layers in divided for layer in layers]
         self.rows = [rows_of(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
-        self.attending = 0
-        """Layers with keys and values."""
+        if hasattr(body, "embed_tokens_per_layer"):
+            self.rows[0][_TOKEN] = whole_of(body.per_layer_model_projection)
+        self.kept: list[Kept] = []
+        """Of each layer with attention where its keys and values are, its own or those of another."""
         self.state = 0
         """Numbers that the recurrent layers remember of a sequence."""
         self._mixtures: list[Mixture] = []
+        self._lent: dict[str, Kept] = {}
+        """By the kind of layer the keys and values that later ones of that kind look at too."""
         self.dtype: torch.dtype = model.dtype
         self.rotaries, tables = rotaries(body, config)
         """A function of (any tensor, positions [1, n]) for each table of angles."""
@@ -90,18 +99,21 @@ class Structure:
         attentions = [number for number, layer in enumerate(self.layers) if attention_of(layer) is not None]
         require(bool(attentions), "no layer with attention")
         first, block = self.layers[attentions[0]].self_attn, next(filter(None, map(perceptron_of, self.layers)), None)
-        size, norm = int(first.head_dim), either(body, "norm", "embedding_norm", "final_layernorm", "norm_f")
+        norm, turned = either(body, "norm", "embedding_norm", "final_layernorm", "norm_f"), widths(self.rotaries)
         self._known: set[int] = set()
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
+        for layer in self._made:
+            layer.rotary = turned[layer.angles]
         for name, value in body.layers.named_parameters():
             require(id(value) in self._known or ".lora_" in name, f"a layer with {name.partition('.')[2]}")
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
+        self.replaced = _replaced(model, config) if family[2].startswith("gemma4") else {}
+        """Tokens that are computed as if they were others."""
         require(embeddings.dtype in (torch.float32, torch.bfloat16), f"embeddings in {embeddings.dtype}")
-        require(not getattr(config, "use_bidirectional_attention", False), "attention in both directions")
+        both = getattr(config, "use_bidirectional_attention", None) or "vision"  # which text is none of
+        require(both == "vision", "attention in both directions")
         require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
-        matrices = self._made[attentions[0]].matrices
-        heads = matrices[3].inputs // size
         known, grown = growth(config) if family[2] == "ministral3" else (0, 0.0)
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
@@ -110,14 +122,10 @@ class Structure:
             norm=self._norm(norm),
             head=self._matrix(whole_of(model.get_output_embeddings())),
             count=len(self.layers),
-            hidden=matrices[0].inputs,
-            heads=heads,
-            key_heads=matrices[1].outputs // size,
-            size=size,
-            rotary=self.rotaries[0](torch.zeros(1), torch.zeros(1, 1, dtype=torch.long))[0].shape[-1],
+            hidden=embeddings.shape[1],
+            rotary=max(turned),
             embeddings_kind=_KINDS[embeddings.dtype],
             cache_kind=_KINDS.get(self.dtype, -1),
-            query_size=matrices[0].outputs // heads,
             activation=_activation(_activation_of(getattr(block, "experts", block))),
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
@@ -136,10 +144,19 @@ class Structure:
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
         whole = self.decoder
+        parts = (part for layer in self.layers for part in (layer, getattr(layer, "experts", layer)))
+        other = {_activation(part.act_fn) for part in parts if hasattr(part, "act_fn")} - {whole.activation}
+        require(not other, "several activations")
+        if hasattr(body, "embed_tokens_per_layer"):
+            self._remind(body)
         inner = {layer.matrices[5].outputs for layer in self._made} | {one.inner for one in self._mixtures}
-        sizes = (whole.hidden, *inner, whole.size, whole.heads * whole.size)
+        looking = [layer for layer in self._made if layer.heads]
+        seen = {size for layer in looking for size in (layer.size, layer.heads * layer.size)}
+        sizes = (whole.hidden, *inner, *seen, *{layer.matrices[_TOKEN_GATE].outputs for layer in self._made})
         gated = 1 + family[2].startswith("qwen3_5")
-        require(whole.query_size == gated * whole.size, "queries of another size than keys")
+        same = all(layer.query_size == gated * layer.size for layer in looking)
+        require(same, "queries of another size than keys")
+        require(all(layer.rotary <= layer.size for layer in looking), "rotary positions beyond a head")
         require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
@@ -162,24 +179,80 @@ class Structure:
             self._held.append(told)
             used |= {id(value) for value in parameters}
         experts = None
-        if hasattr(block, "experts"):
-            require(not ("perceived" in norms and rows[5]), "experts and a shared one before a norm")
-            mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
+        if hasattr(block, "experts") or hasattr(layer, "router"):
+            mixed, parameters = self._mixture(layer, block, "perceived" in norms and bool(rows[5]))
             experts = ctypes.addressof(mixed)
             used |= {id(value) for value in parameters}
             self._mixtures.append(mixed)
         self._known |= used
-        self.attending += attention is not None
-        return Layer(
+        scale = getattr(layer, "layer_scalar", None)
+        require(scale is None or "perceived" in norms, "a factor of a layer without norms of what it adds")
+        made = Layer(
             matrices=(Matrix * MATRICES)(*matrices),
             recurrent=recurrent,
             experts=experts,
-            window=0 if attention is None else _window(attention, config) or 0,
             angles=angles,
-            place=self.attending - 1,
             beside=getattr(layer, "beside", False),
+            scale=1.0 if scale is None else float(scale),
             **{name: self._norm(module) for name, module in norms.items()},
         )
+        if attention is not None:
+            self._attend(made, attention, config)
+        return made
+
+    def _mixture(self, layer: Any, block: Any, beside: bool) -> tuple[Mixture, list[Any]]:
+        """`beside`: there is a perceptron too, before a norm."""
+        if not hasattr(block, "experts"):
+            require(beside and hasattr(layer, "post_feedforward_layernorm_1"), "experts that are added otherwise")
+            router = self._matrix(whole_of(layer.router.proj))
+            return apart(layer, router, self.dtype, self._weights, self._norm, self._address)
+        require(not beside, "experts and a shared one before a norm")
+        mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
+        require(mixed.router.kind == _KINDS[self.dtype], "a router of another kind of weights")
+        return mixed, parameters
+
+    def _remind(self, body: Any) -> None:
+        """Fills in what is told of the embeddings that tokens have for each layer."""
+        table, projection = body.embed_tokens_per_layer, self._made[0].matrices[_TOKEN]
+        weight, norm, part = table.weight, body.per_layer_projection_norm, body.per_layer_input_scale
+        size = norm.weight.numel()
+        require(weight.dtype in (torch.float32, torch.bfloat16), f"embeddings in {weight.dtype}")
+        fits = weight.shape[1] == projection.outputs >= len(self.layers) * size
+        require(fits and not projection.bias, "embeddings of layers that are projected otherwise")
+        gates = {layer.matrices[_TOKEN_GATE].outputs for layer in self._made}
+        require(gates == {size}, "embeddings of layers that are gated otherwise")
+        ones = norm(torch.ones(1, size))[0].float() * (1 + epsilon(norm)) ** 0.5
+        self.tokens = min(self.tokens, len(weight))
+        self.decoder.token_embeddings = self._address(weight)
+        self.decoder.token_kind = _KINDS[weight.dtype]
+        self.decoder.token_norm = self._address(ones * part)
+        self.decoder.token_scale = float(table.embed_scale.to(weight.dtype)) * part
+        # what is projected is scaled before its norm, which only makes the epsilon count for less
+        self.decoder.token_epsilon = epsilon(norm) / body.per_layer_model_projection_scale**2
+
+    def _attend(self, made: Layer, attention: Any, config: Any) -> None:
+        """Fills in the numbers of a layer's attention."""
+        query, key, value, out = made.matrices[:4]
+        made.size = int(attention.head_dim)
+        made.heads = out.inputs // made.size
+        made.query_size = query.outputs // made.heads
+        made.window = _window(attention, config) or 0
+        norm = getattr(attention, "v_norm", None)
+        if norm is not None:
+            made.value_norm = self._norm(norm, made.size)
+            require(epsilon(norm) == epsilon(attention.k_norm), "norms of values and of keys with another epsilon")
+        if borrows(attention):
+            kept = self._lent[attention.layer_type]
+            require(kept.size == made.size and not key.weight and not value.weight, "shared keys of another size")
+        else:
+            require(bool(value.weight) or bool(made.value_norm), "values that are keys, and have no norm")
+            place = max((one.end for one in self.kept), default=0)
+            kept = Kept(place, key.outputs // made.size, made.size)
+        if getattr(attention, "store_full_length_kv", False):
+            self._lent[attention.layer_type] = kept
+        made.place, made.key_heads = kept.place, kept.heads
+        require(made.heads % made.key_heads == 0, "heads that share keys unequally")
+        self.kept.append(kept)
 
     def _matrix(self, rows: Rows) -> Matrix:
         linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
@@ -200,9 +273,10 @@ class Structure:
         outputs, inputs = weight.shape
         return Matrix(weight=self._address(weight), inputs=inputs, outputs=outputs, kind=_KINDS[weight.dtype])
 
-    def _norm(self, module: Any) -> int:
-        """The factors of an RMS norm, as its own code applies them: what it makes of ones."""
-        count = module.weight.numel()
+    def _norm(self, module: Any, count: int = 0) -> int:
+        """The factors of an RMS norm, as its own code applies them: what it makes of ones. Without weights it does not
+        tell of how many numbers it is."""
+        count = count or module.weight.numel()
         ones = module(torch.ones(1, count))[0].float() * (1 + epsilon(module)) ** 0.5
         return self._address(ones.contiguous())
 
@@ -246,6 +320,12 @@ def _window(attention: Any, config: Any) -> int | None:
     )
     require(window is None or not hasattr(config, "max_window_layers"), "windows in some layers that it does not name")
     return window
+
+
+def _replaced(model: Any, config: Any) -> dict[int, int]:
+    """Tokens in whose place a model that also sees and hears computes its padding, where text has them."""
+    named = (getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video", "audio"))
+    return {token: config.pad_token_id for token in named if token is not None}
 
 
 def _scales(family: str, config: Any, dtype: torch.dtype) -> tuple[float, float, float]:
