@@ -421,6 +421,46 @@ static void join(state *s, const layer *l, const matrix *next) {
     meet(begin_of(next));
 }
 
+/* Finds the neighbouring rows of one sequence. */
+static void find_runs(state *s) {
+    const pass *asked = s->asked;
+    s->runs = 0;
+    for (int64_t r = 0; r < asked->rows; r++)
+        if (!r || asked->owners[r] != asked->owners[r - 1]) s->begins[s->runs++] = (int32_t)r;
+    s->begins[s->runs] = (int32_t)asked->rows;
+}
+
+/* Rows whose logits are not wanted go: nobody looks at what they would keep from here on. `before` is the
+ * branch before. */
+static void leave_rows(state *s, unsettled before) {
+    const decoder *m = s->model;
+    const pass *asked = s->asked;
+    const int64_t hidden = m->hidden, all = m->layers[0].matrices[TOKEN].out, wanted = asked->wanted;
+    for (int64_t w = piece(); w < wanted; w = piece()) settle(s, asked->places[w], before);
+    meet((soon){0});
+    if (!piece()) {
+        int32_t *tokens = s->kept, *positions = tokens + wanted, *owners = positions + wanted, *places = owners + wanted;
+        for (int64_t w = 0; w < wanted; w++) { /* `places` rise */
+            const int64_t r = asked->places[w];
+            memmove(s->stream + w * hidden, s->stream + r * hidden, 4 * hidden);
+            memmove(s->tokens + w * all, s->tokens + r * all, 4 * all);
+            tokens[w] = asked->tokens[r];
+            positions[w] = asked->positions[r];
+            owners[w] = asked->owners[r];
+            places[w] = (int32_t)w;
+        }
+        s->fewer = *asked;
+        s->fewer.rows = wanted;
+        s->fewer.tokens = tokens;
+        s->fewer.positions = positions;
+        s->fewer.owners = owners;
+        s->fewer.places = places;
+        s->asked = &s->fewer;
+        find_runs(s);
+    }
+    meet((soon){0});
+}
+
 /* Attention or what is in its place. `before` is the branch before it, `next` the matrix that comes after it. */
 static void look(state *s, int64_t at, unsettled before, const matrix *next, float *own, char *room) {
     const layer *l = &s->model->layers[at];
@@ -471,6 +511,12 @@ static void run(void *argument, unsigned thread) {
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? first_of(l + 1) : &m->head;
+        const int leaving = at == m->alone && s->asked->wanted < s->asked->rows;
+        if (leaving && !s->asked->wanted) break;
+        if (leaving) {
+            leave_rows(s, before);
+            before = settled;
+        }
         const matrix *behind = l->reminded ? &l->matrices[TOKEN_GATE] : after;
         const int looks = l->matrices[QUERY].weight != NULL, thinks = entry_of(l)->weight != NULL;
         if (looks) look(s, at, before, thinks ? entry_of(l) : after, own, room);
@@ -481,14 +527,6 @@ static void run(void *argument, unsigned thread) {
     }
     finish(s, before, room);
     end_tiles();
-}
-
-/* Finds the neighbouring rows of one sequence. */
-static void find_runs(state *s) {
-    const pass *asked = s->asked;
-    for (int64_t r = 0; r < asked->rows; r++)
-        if (!r || asked->owners[r] != asked->owners[r - 1]) s->begins[s->runs++] = (int32_t)r;
-    s->begins[s->runs] = (int32_t)asked->rows;
 }
 
 /* What a thread needs for attention, of any layer. */
@@ -522,7 +560,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t given = most_outputs(m, VALUE), values = given > keys ? given : keys; /* keys may be values */
     const int64_t decays = most_outputs(m, DECAY), tokens = most_outputs(m, TOKEN);
     const int64_t projected = queries + keys + values + decays + tokens;
-    const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 4;
+    const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 8;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
     const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + by_choices;
@@ -542,6 +580,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.amounts = (float *)taken(&at, 4 * rows);
     s.reduced = (float *)taken(&at, 4 * TOGETHER * rows * asked->most_rank);
     s.begins = (int32_t *)taken(&at, 4 * (rows + 1));
+    s.kept = (int32_t *)taken(&at, 4 * 4 * rows);
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
     s.room = taken(&at, threads * s.room_bytes);
     if (m->chosen) lay_out(&s.mixture, m, rows, at);

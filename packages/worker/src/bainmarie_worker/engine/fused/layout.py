@@ -63,7 +63,7 @@ class Decoder(ctypes.Structure):
         *((name, WHOLE) for name in ("count", "hidden", "rotary")),
         *((name, WHOLE) for name in ("embeddings_kind", "token_kind", "cache_kind", "activation")),
         *((name, WHOLE) for name in ("experts", "chosen", "expert_inner")),
-        *((name, WHOLE) for name in ("neighbours", "turned_first", "known")),
+        *((name, WHOLE) for name in ("alone", "neighbours", "turned_first", "known")),
         *((name, REAL) for name in ("epsilon", "query_epsilon", "token_epsilon", "scaling", "growth")),
         *((name, REAL) for name in ("embedding_scale", "token_scale", "branch_scale", "logit_scale")),
         *((name, REAL) for name in ("score_cap", "logit_cap")),

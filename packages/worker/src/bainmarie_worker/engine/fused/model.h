@@ -90,6 +90,7 @@ typedef struct {
     const float *token_norm;      /* of a layer's part of what TOKEN gives */
     int64_t count, hidden, rotary, embeddings_kind, token_kind, cache_kind, activation;
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
+    int64_t alone;        /* the first layer from which on none keeps keys and values, or `count` */
     int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
     int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */

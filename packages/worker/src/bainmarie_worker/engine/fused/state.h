@@ -20,7 +20,9 @@ typedef struct {
 
 typedef struct {
     const decoder *model;
-    const pass *asked;
+    const pass *asked; /* what is asked, or `fewer` */
+    pass fewer;        /* the same of those rows alone whose logits are wanted */
+    int32_t *kept;     /* [4, wanted] of `fewer` what is told of rows */
     float *stream;     /* [rows, hidden] the residual stream */
     float *queries;    /* [rows, outputs of QUERY] */
     float *keys;       /* [rows, outputs of KEY] */

@@ -130,6 +130,7 @@ class Structure:
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
+            alone=1 + max(n for n, layer in enumerate(self.layers) if not borrows(attention_of(layer))),
             epsilon=epsilon(norm),
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
