@@ -39,7 +39,7 @@ class Mixture(ctypes.Structure):
         *((name, POINTER) for name in ("matrices", "correction", "scales")),
         *((name, POINTER) for name in ("routed", "before", "after", "beside")),
         *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
-        ("factor", REAL),
+        *((name, REAL) for name in ("factor", "rest")),
     )
 
 

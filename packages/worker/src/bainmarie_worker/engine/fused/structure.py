@@ -49,7 +49,7 @@ FAMILIES = (
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
-    *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba"),
+    *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "lfm2_moe"),
     *("gemma4", "gemma4_unified"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
@@ -71,7 +71,7 @@ class Structure:
     def __init__(self, model: Any) -> None:
         """Unknown where the model is of another kind."""
         self._held: list[Any] = []
-        body = getattr(model, "model", model)
+        body = getattr(model, "model", getattr(model, "backbone", model))
         body = getattr(body, "language_model", body)  # of a model that also sees, what reads and writes
         family = type(body).__module__.split(".")
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
@@ -96,9 +96,8 @@ class Structure:
         kinds = [table for table, layers in zip(tables, divided) for _ in layers]
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        attentions = [number for number, layer in enumerate(self.layers) if attention_of(layer) is not None]
-        require(bool(attentions), "no layer with attention")
-        first, block = self.layers[attentions[0]].self_attn, next(filter(None, map(perceptron_of, self.layers)), None)
+        first = next(filter(None, map(attention_of, self.layers)), None)
+        block = next(filter(None, map(perceptron_of, self.layers)), None)
         norm, turned = either(body, "norm", "embedding_norm", "final_layernorm", "norm_f"), widths(self.rotaries)
         self._known: set[int] = set()
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
@@ -136,7 +135,7 @@ class Structure:
             turned_first=hasattr(first, "query_layernorm"),
             known=known,
             query_epsilon=next(map(epsilon, of_heads(first)), 0.0),
-            scaling=first.scaling,
+            scaling=first.scaling if first else 1.0,
             growth=grown,
             embedding_scale=embedding_scale,
             branch_scale=branch_scale,
