@@ -53,6 +53,8 @@ ADAPTED = (
     ),
 )
 """Of those the ones where an adapter is tried."""
+SHARING = [known for known in FUSED if "num_kv_shared_layers" in known.settings]
+"""Of those the ones with layers that look at the keys and values of others."""
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 0.06}
 """torch rounds to bf16 what it hands from layer to layer, and its int8 kernel the sums; compiled code does neither."""
 
@@ -148,8 +150,9 @@ def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known,
             assert torch.equal(first[-1:], in_parts(forward, ids, size)[-1:])
 
 
-def test_its_memories_are_the_models_own_too():
-    plain, fast = best_way(make(FUSED[0]), CPU, "packed"), way(make(FUSED[0]))
+@pytest.mark.parametrize("known", [FUSED[0], *SHARING], ids=lambda known: known.title)
+def test_its_memories_are_the_models_own_too(known):
+    plain, fast = best_way(make(known), CPU, "packed"), way(make(known))
     ids = prompts()[0] * 20
     memory, other = fast.memory(), plain.memory()
     with torch.inference_mode():

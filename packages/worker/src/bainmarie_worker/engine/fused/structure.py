@@ -242,6 +242,7 @@ class Structure:
             made.value_norm = self._norm(norm, made.size)
             require(epsilon(norm) == epsilon(attention.k_norm), "norms of values and of keys with another epsilon")
         if borrows(attention):
+            require(attention.layer_type in self._lent, "shared keys of no layer before")
             kept = self._lent[attention.layer_type]
             require(kept.size == made.size and not key.weight and not value.weight, "shared keys of another size")
         else:
