@@ -338,7 +338,7 @@ static void begin(state *s) {
     meet(begin_of(first_of(&m->layers[0])));
 }
 
-/* outputs of a matrix for all rows, as they are */
+/* Outputs of a matrix for all rows. */
 static void give(state *s, int64_t at, int which, const matrix *next, float *to, char *room) {
     const matrix *w = &s->model->layers[at].matrices[which];
     const int64_t rows = s->asked->rows;

@@ -73,7 +73,7 @@ typedef struct {
     const float *query_norm, *key_norm, *value_norm; /* [size] or null */
     const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
     int64_t heads, key_heads, size;     /* of attention */
-    int64_t query_size;                 /* twice `size` where each head's queries are followed by a gate of what it sees */
+    int64_t query_size;                 /* twice `size` where a head's queries are followed by a gate of what it sees */
     int64_t window;                     /* tokens that are seen, 0 for all */
     int64_t angles, rotary;             /* which of the tables of rotary positions, and how many of its numbers */
     int64_t place;                      /* numbers of each token that lie before its keys and values */
@@ -96,7 +96,8 @@ typedef struct {
     int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
     float epsilon, query_epsilon, token_epsilon, scaling;
     float growth;
-    float embedding_scale, token_scale, branch_scale, logit_scale; /* factors of both embeddings, of what is added, and of logits */
+    float embedding_scale, token_scale, branch_scale, logit_scale; /* factors of both embeddings, of what is added, and of
+                             * logits */
     float score_cap, logit_cap; /* cap * tanh(x / cap) in place of x; 0 for none */
 } decoder;
 
