@@ -464,6 +464,11 @@ ARCHITECTURES = (
     ),
 )
 
+RECURRENT = (
+    *("qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "lfm2", "lfm2_moe"),
+    *("granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2"),
+)
+"""Names of those that compiled code packs, and their own code cannot."""
 CAPTURED = tuple(
     replace(known, path="captured", why="")
     for known in ARCHITECTURES

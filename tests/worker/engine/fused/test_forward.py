@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.worker.engine.architectures import ARCHITECTURES, architecture, make
+from tests.worker.engine.architectures import ARCHITECTURES, RECURRENT, architecture, make
 from tests.worker.engine.driving import CPU, batch, finish, generated, heard, way
 
 from bainmarie_worker.adapters import Adapters
@@ -28,11 +28,6 @@ from bainmarie_worker.loading import Loaded
 from bainmarie_worker.packed_linear import pack
 
 FUSED = [known for known in ARCHITECTURES if known.path == "fused"]
-RECURRENT = (
-    *("qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "lfm2"),
-    *("granitemoehybrid", "falcon_h1", "nemotron_h", "mamba2", "lfm2_moe"),
-)
-"""Of those the ones whose own code cannot pack sequences."""
 WEIGHTS = [(torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, 8)]
 """Of a model: the dtype, and bits where they are packed."""
 COMPARED = [known for known in FUSED if known.name != "bamba"]
@@ -41,17 +36,8 @@ MAMBA_CHANGED = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
 """Of families whose `out_proj` peft leaves alone."""
 ADAPTED = (
     *("phi3", "gemma3_text", "gemma4_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"),
-    *(
-        "qwen3_5_text",
-        "qwen3_5_moe_text",
-        "lfm2",
-        "granitemoehybrid",
-        "falcon_h1",
-        "nemotron_h",
-        "bamba",
-        "mamba2",
-        "lfm2_moe",
-    ),
+    *("qwen3_5_text", "qwen3_5_moe_text", "lfm2", "lfm2_moe", "granitemoehybrid", "falcon_h1", "nemotron_h"),
+    *("bamba", "mamba2"),
 )
 """Of those the ones where an adapter is tried."""
 SHARING = [known for known in FUSED if "num_kv_shared_layers" in known.settings]
