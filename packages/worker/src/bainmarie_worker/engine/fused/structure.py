@@ -1,9 +1,9 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
 Known are the families whose code was read: each layer norm -> attention, or a recurrent layer in its place -> sum, norm
--> perceptron, or a mixture of such -> sum; or one of both alone, or attention beside a recurrent layer. What a member of
-a family has beyond that (a further parameter, another norm) makes it unknown, and what cannot be seen from outside is
-tried (probe.py).
+-> perceptron, or a mixture of such -> sum; or one of both alone, or attention beside a recurrent layer. What a member
+of a family has beyond that (a further parameter, another norm) makes it unknown, and what cannot be seen from outside
+is tried (probe.py).
 """
 
 from __future__ import annotations
