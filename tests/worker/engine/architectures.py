@@ -27,7 +27,7 @@ _SPREAD = 0.2
 """Of random weights: so large that every token depends on many before it."""
 
 _VARIED = (
-    *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "conv.bias", "conv1d.bias"),
+    *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "conv.bias", "conv1d.bias", "expert_bias"),
     *("e_score_correction_bias", "layer_scalar", "router.scale", "per_expert_scale"),
 )
 """Ends of the names of numbers that a new model has all alike."""
@@ -262,6 +262,31 @@ ARCHITECTURES = (
         routed_scaling_factor=1.5,
         **{**_NEMOTRON, "n_groups": 1},
     ),
+    Architecture(
+        "mamba2",
+        {
+            **_ENDS,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_heads": 16,
+            "head_dim": 8,
+            "expand": 2,
+            "state_size": 32,
+            "n_groups": 2,
+            "chunk_size": 16,
+        },
+        path="fused",
+    ),
+    _fused("lfm2_moe", num_dense_layers=1, **_SHORT, **{**_EXPERTS, "num_experts_per_tok": 3}),
+    _fused(
+        "lfm2_moe",
+        num_dense_layers=0,
+        use_expert_bias=False,
+        norm_topk_prob=False,
+        conv_bias=True,
+        **_SHORT,
+        **{**_EXPERTS, "num_experts_per_tok": 4},
+    ),
     _fused("lfm2", conv_L_cache=4, **_SHORT),
     _fused("lfm2", conv_bias=True, num_key_value_heads=1, **_SHORT),
     _fused(
@@ -439,6 +464,11 @@ ARCHITECTURES = (
     ),
 )
 
+RECURRENT = (
+    *("qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "lfm2", "lfm2_moe"),
+    *("granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2"),
+)
+"""Names of those that compiled code packs, and their own code cannot."""
 CAPTURED = tuple(
     replace(known, path="captured", why="")
     for known in ARCHITECTURES

@@ -195,5 +195,6 @@ def test_with_so_little_memory_that_it_evicts_and_preempts(pot):
         streams = [heard(prompt) for prompt in prompts()]
         finish(work, *streams)
         pot.check(*streams)
-        assert again or watched.memories > len(streams), "nothing was preempted"
+        grows = pot.known.title != "mamba2-fused"  # else who has begun has all that it will need
+        assert again or not grows or watched.memories > len(streams), "nothing was preempted"
         assert longest <= watched.held <= most, "what is kept is within the bound"

@@ -37,7 +37,7 @@ class Pot:
             assert stream.tokens == generated(self._reference, stream.sequence.prompt, TOKENS)
 
 
-WITH_STATES = ("qwen3_5_text", "lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h")
+WITH_STATES = ("qwen3_5_text", "lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "mamba2")
 UNCUT = [known for known in ARCHITECTURES if known.path == "apart" or known.name in WITH_STATES]
 
 

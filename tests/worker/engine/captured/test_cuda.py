@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.worker.engine.architectures import ARCHITECTURES, architecture, make
+from tests.worker.engine.architectures import ARCHITECTURES, RECURRENT, architecture, make
 from tests.worker.engine.driving import finish, heard
 
 from bainmarie_worker.engine.batch import Batch
@@ -15,7 +15,7 @@ from bainmarie_worker.errors import RequestError
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 
-PACKED = [known for known in ARCHITECTURES if known.path != "apart"]
+PACKED = [known for known in ARCHITECTURES if known.path != "apart" and known.name not in RECURRENT]
 CUDA = torch.device("cuda:0")
 
 

@@ -14,6 +14,9 @@ from bainmarie_worker.engine.fused.layout import require
 _STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha", "proportional")
 """Rotary positions whose angles do not depend on how long a sequence is."""
 
+_WITHOUT = ("granitemoehybrid", "nemotron_h", "mamba2")
+"""Families of which some turn nothing by positions."""
+
 
 class Angles:
     """Cosines and sines of rotary positions, [tables, positions, rotary] in float32, made by the model's own code. Of a
@@ -40,7 +43,9 @@ class Angles:
 
 def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int]]:
     """The functions that make angles, and which of them each layer uses."""
-    rotary, types = getattr(body, "rotary_emb", None), list(getattr(config, "layer_types", None) or [])
+    rotary = getattr(body, "rotary_emb", getattr(body, "pos_emb", None))
+    types = list(getattr(config, "layer_types", None) or [])
+    require(rotary is not None or config.model_type in _WITHOUT, "positions that it is not told of")
     if rotary is None:
         return [_none], [0] * len(body.layers)
     local = getattr(body, "rotary_emb_local", None)

@@ -104,19 +104,22 @@ static void completed(const state *s, int64_t at, int which, int place, const ma
         for (int64_t o = 0; o < last - first; o++) to[r * stride + o] *= m->factor;
 }
 
-/* A branch whose outputs are not yet added: their norm, or null where they are; and a factor of the sum. */
+/* What is still to be done for a branch before the next one begins: the norm of what it gave; or null where that is added
+ * already. And a factor of the sum. */
 typedef struct {
     const float *norm;
     float scale;
-} branch;
+} unsettled;
+
+static const unsettled settled = {NULL, 1};
 
 /* What a branch gave, where it has a norm of its own, is added only now that the row is whole. */
-INLINE void settle(state *s, int64_t row, branch before) {
-    if (!before.norm) return;
+INLINE void settle(state *s, int64_t row, unsettled branch) {
+    if (!branch.norm) return;
     const decoder *m = s->model;
     float *to = s->stream + row * m->hidden, *given = s->plain + row * m->hidden;
-    normalized(given, before.norm, m->hidden, m->epsilon, given);
-    for (int64_t i = 0; i < m->hidden; i++) to[i] = (to[i] + m->branch_scale * given[i]) * before.scale;
+    normalized(given, branch.norm, m->hidden, m->epsilon, given);
+    for (int64_t i = 0; i < m->hidden; i++) to[i] = (to[i] + m->branch_scale * given[i]) * branch.scale;
 }
 
 /* Where prepared rows are in the form that products with a matrix read: the same place, or another where they are packed. */
@@ -136,9 +139,9 @@ static const char *packed(state *s, const matrix *next, const char *from, int64_
     return from;
 }
 
-/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first; what the
- * branch before gave is added first. */
-static void norm_rows(state *s, branch before, const float *weight, const matrix *first) {
+/* Normalized rows, or the rows themselves, as input of matrices, of which `first` is the first. `before` is the branch
+ * before. */
+static void norm_rows(state *s, unsettled before, const float *weight, const matrix *first) {
     const int64_t hidden = s->model->hidden, kind = first->kind;
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         settle(s, r, before);
@@ -351,7 +354,7 @@ static void give(state *s, int64_t at, int which, const matrix *next, float *to,
 /* What is added to the embeddings that tokens have for each layer. */
 static void begin_tokens(state *s, char *room) {
     const layer *l = s->model->layers;
-    norm_rows(s, (branch){0}, NULL, &l->matrices[TOKEN]);
+    norm_rows(s, settled, NULL, &l->matrices[TOKEN]);
     give(s, 0, TOKEN, &l->matrices[QUERY], s->tokens, room);
 }
 
@@ -361,7 +364,7 @@ static void remind(state *s, int64_t at, const matrix *next, float *own, char *r
     const layer *l = &m->layers[at];
     const matrix *gate = &l->matrices[TOKEN_GATE], *out = &l->matrices[TOKEN_OUT];
     const int64_t size = gate->out, all = m->layers[0].matrices[TOKEN].out;
-    norm_rows(s, (branch){l->perceived, 1}, NULL, gate);
+    norm_rows(s, (unsettled){l->perceived, 1}, NULL, gate);
     give(s, at, TOKEN_GATE, out, s->seen, room);
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         float *to = s->seen + r * size, *added_to = s->tokens + r * all + at * size, *token = s->plain + r * size;
@@ -389,7 +392,7 @@ static void completed_logits(const decoder *m, int64_t first, int64_t last, floa
     for (; o < last; o++) to[o] = m->logit_cap * tanhf(to[o] / m->logit_cap);
 }
 
-static void finish(state *s, branch before, char *room) {
+static void finish(state *s, unsettled before, char *room) {
     const decoder *m = s->model;
     const matrix *head = &m->head;
     const int64_t wanted = s->asked->wanted;
@@ -427,8 +430,9 @@ static void find_runs(state *s) {
     s->begins[s->runs] = (int32_t)asked->rows;
 }
 
-/* Rows whose logits are not wanted go: nobody looks at what they would keep from here on. */
-static void leave_rows(state *s, branch before) {
+/* Rows whose logits are not wanted go: nobody looks at what they would keep from here on. `before` is the
+ * branch before. */
+static void leave_rows(state *s, unsettled before) {
     const decoder *m = s->model;
     const pass *asked = s->asked;
     const int64_t hidden = m->hidden, all = m->layers[0].matrices[TOKEN].out, wanted = asked->wanted;
@@ -457,8 +461,8 @@ static void leave_rows(state *s, branch before) {
     meet((soon){0});
 }
 
-/* Attention or what is in its place. `next` is the matrix that comes after it. */
-static branch look(state *s, int64_t at, branch before, const matrix *next, float *own, char *room) {
+/* Attention or what is in its place. `before` is the branch before it, `next` the matrix that comes after it. */
+static void look(state *s, int64_t at, unsettled before, const matrix *next, float *own, char *room) {
     const layer *l = &s->model->layers[at];
     const matrix *query = &l->matrices[QUERY], *out = &l->matrices[OUT];
     if (l->beside) prepare_again(s, query);
@@ -476,34 +480,29 @@ static branch look(state *s, int64_t at, branch before, const matrix *next, floa
     }
     prepare_seen(s, l);
     add(s, at, OUT, l->attended, next, s->seen, s->input, own, room);
-    return (branch){l->attended, 1};
 }
 
 /* A perceptron, a mixture of them, or one of both. */
-static branch think(state *s, int64_t at, branch before, const matrix *next, float *own, char *room) {
+static void think(state *s, int64_t at, unsettled before, const matrix *next, float *own, char *room) {
     const layer *l = &s->model->layers[at];
     const matrix *entry = entry_of(l), *inner = inner_of(l);
-    const matrix *behind = l->reminded ? &l->matrices[TOKEN_GATE] : next;
     const int apart = l->experts && l->experts->before;
     norm_rows(s, before, apart ? l->experts->routed : l->after, entry);
     if (l->experts) {
         mixed(s, l->experts, l->perceived, inner->weight ? inner : next, own);
-        if (!inner->weight) return (branch){l->perceived, l->scale};
-        if (apart) norm_rows(s, (branch){0}, l->after, inner);
+        if (!inner->weight) return;
+        if (apart) norm_rows(s, settled, l->after, inner);
         else if (inner->kind != entry->kind) prepare_again(s, inner);
     }
     perceptron(s, at, own, room);
-    add(s, at, DOWN, l->perceived, behind, s->seen, s->second, own, room);
-    if (apart) join(s, l, behind);
-    if (!l->reminded) return (branch){l->perceived, l->scale};
-    remind(s, at, next, own, room);
-    return (branch){l->reminded, l->scale};
+    add(s, at, DOWN, l->perceived, next, s->seen, s->second, own, room);
+    if (apart) join(s, l, next);
 }
 
 static void run(void *argument, unsigned thread) {
     state *s = argument;
     const decoder *m = s->model;
-    branch before = {0};
+    unsettled before = settled;
     float *own = s->own + thread * s->own_count;
     char *room = s->room + thread * s->room_bytes;
     begin_tiles();
@@ -512,13 +511,19 @@ static void run(void *argument, unsigned thread) {
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         const matrix *after = at + 1 < m->count ? first_of(l + 1) : &m->head;
-        const int looks = l->matrices[QUERY].weight != NULL, thinks = entry_of(l)->weight != NULL;
         const int leaving = at == m->alone && s->asked->wanted < s->asked->rows;
         if (leaving && !s->asked->wanted) break;
-        if (leaving) leave_rows(s, before);
-        if (leaving) before = (branch){0};
-        if (looks) before = look(s, at, before, thinks ? entry_of(l) : after, own, room);
-        if (thinks) before = think(s, at, before, after, own, room);
+        if (leaving) {
+            leave_rows(s, before);
+            before = settled;
+        }
+        const matrix *behind = l->reminded ? &l->matrices[TOKEN_GATE] : after;
+        const int looks = l->matrices[QUERY].weight != NULL, thinks = entry_of(l)->weight != NULL;
+        if (looks) look(s, at, before, thinks ? entry_of(l) : after, own, room);
+        if (looks) before = (unsettled){l->attended, 1};
+        if (thinks) think(s, at, before, behind, own, room);
+        if (l->reminded) remind(s, at, after, own, room);
+        if (thinks) before = (unsettled){l->reminded ? l->reminded : l->perceived, l->scale};
     }
     finish(s, before, room);
     end_tiles();

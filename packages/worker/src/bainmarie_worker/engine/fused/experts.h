@@ -67,7 +67,7 @@ static void keep_best_groups(const mixture *mix, float *scores) {
 /* As `choose`, where scores do not compete: each becomes a number between 0 and 1 by itself, and those are chosen which
  * are the largest with their correction. */
 static void choose_corrected(const mixture *mix, float *scores, int32_t *experts, float *weights) {
-    float best_ones = 1e-20f, none = 0;
+    float best_ones = mix->rest, none = 0;
     for (int64_t e = 0; e < mix->count; e++) {
         scores[e] = 1.0f / (1.0f + expf(-scores[e]));
         none += 0 * scores[e];

@@ -49,7 +49,7 @@ class Mixture(Fields):
         *((name, POINTER) for name in ("matrices", "correction", "scales")),
         *((name, POINTER) for name in ("routed", "before", "after", "beside")),
         *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
-        ("factor", REAL),
+        *((name, REAL) for name in ("factor", "rest")),
     )
 
 

@@ -63,7 +63,7 @@ class OneBlock(KeysValues):
 
     def _hold(self, capacity: int, old: OneBlock, length: int) -> None:
         """A block of that capacity with the first `length` tokens of the old one."""
-        block = self.block.new_empty(capacity * max(layer.end for layer in self._kept))
+        block = self.block.new_empty(capacity * max((layer.end for layer in self._kept), default=0))
         for layer in dict.fromkeys(self._kept) if length else ():
             _of(layer, block, capacity)[:, :, :length] = _of(layer, old.block, old.capacity)[:, :, :length]
         self.block, self._capacity = block, capacity

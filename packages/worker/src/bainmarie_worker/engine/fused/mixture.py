@@ -33,7 +33,11 @@ def mixture(
     told.router = weights(router.weight)
     told.whole, told.factor = getattr(router, "norm_topk_prob", True), 1.0
     if hasattr(router, "e_score_correction_bias"):
-        _correct(told, router, address)
+        _correct(told, router, router.e_score_correction_bias, address)
+    if hasattr(router, "use_expert_bias"):
+        none = torch.zeros(told.count)
+        _correct(told, router, block.expert_bias if router.use_expert_bias else none, address)
+        told.rest = 1e-6
     return told, [router.weight, _merged(experts), experts.down_proj]
 
 
@@ -65,11 +69,6 @@ def apart(
     return told, [value for module in (router, experts, *norms.values()) for value in module.parameters()]
 
 
-def _merged(experts: Any) -> Any:
-    """Their gates and ups; or ups alone, where there are no gates."""
-    return getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
-
-
 def _told(
     experts: Any, router: torch.Tensor, chosen: int, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix]
 ) -> Mixture:
@@ -94,11 +93,16 @@ def _told(
     return told
 
 
-def _correct(told: Mixture, router: Any, address: Callable[[torch.Tensor], int]) -> None:
+def _merged(experts: Any) -> Any:
+    """Their gates and what is gated; without gates, what is activated."""
+    return getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
+
+
+def _correct(told: Mixture, router: Any, correction: torch.Tensor, address: Callable[[torch.Tensor], int]) -> None:
     """Of a router that gives each expert a score of its own, and adds something to it for the choice."""
-    correction = router.e_score_correction_bias.float()
-    told.correction, told.factor = address(correction), router.routed_scaling_factor
-    told.groups, told.best_groups = router.num_group, router.topk_group
+    correction = correction.float()
+    told.correction, told.factor, told.rest = address(correction), router.routed_scaling_factor, 1e-20
+    told.groups, told.best_groups = getattr(router, "num_group", 1), getattr(router, "topk_group", 1)
     size, rest = divmod(told.count, told.groups)
     fits = rest == 0 and (size > 1 or told.groups == 1) and told.groups <= _MOST_GROUPS
     require(fits and told.chosen <= told.best_groups * size, f"{told.groups} groups of {told.count} experts")

@@ -26,7 +26,7 @@ typedef struct {
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */
     int64_t groups, best_groups; /* with a correction: of neighbouring experts; those that are chosen from */
-    float factor;                /* of all weights, with a correction */
+    float factor, rest;          /* with a correction: of all weights; what is added to their sum before it becomes 1 */
 } mixture;
 
 enum { DELTA = 0, CONVOLUTION = 1, SCAN = 2 };

@@ -23,9 +23,9 @@ _GLM_NORMS = {
     "after": "post_attention_layernorm",
     "perceived": "post_mlp_layernorm",
 }
-_LAST_NORMS = {"reminded": "post_per_layer_input_norm"}
 _LIQUID_NORMS = {"before": "operator_norm", "after": "ffn_norm"}
 _HYBRID_NORMS = {"before": "input_layernorm", "after": "pre_ff_layernorm"}
+_LAST_NORMS = {"reminded": "post_per_layer_input_norm"}
 _LATE_NORMS = {"attended": "post_attention_layernorm", "perceived": "post_feedforward_layernorm"}
 _HEAD_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 
@@ -84,11 +84,11 @@ def layers_of(layer: Any) -> list[Any]:
 
 def rows_of(layer: Any) -> list[Rows | None]:
     """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out."""
-    perceived, reminded = _perceived(layer), _reminded(layer)
+    perceived, last = _perceived(layer), _reminded(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
-        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *reminded]
+        return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *last]
     if hasattr(layer, "conv"):
         short = layer.conv
         return [
@@ -96,13 +96,13 @@ def rows_of(layer: Any) -> list[Rows | None]:
             whole_of(short.out_proj),
             *perceived,
             None,
-            *reminded,
+            *last,
         ]
     if getattr(layer, "mamba", None) is not None:
-        return [*_scanned(layer), *perceived, None, *reminded]
+        return [*_scanned(layer), *perceived, None, *last]
     if attention_of(layer) is not None:
-        return [*_attended(layer), *perceived, None, *reminded]
-    return [None, None, None, None, *perceived, None, *reminded]
+        return [*_attended(layer), *perceived, None, *last]
+    return [None, None, None, None, *perceived, None, *last]
 
 
 def _reminded(layer: Any) -> list[Rows | None]:
@@ -151,9 +151,14 @@ def _attended(layer: Any) -> list[Rows | None]:
         keys = attention.num_key_value_heads * attention.head_dim
         return [*_parts(attention.qkv_proj, [keys * attention.num_key_value_groups, keys, keys]), out]
     require(taken == 1 or base(attention.q_proj).bias is None, "a bias that is not scaled")
-    query, key, value = (getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj"))
-    keys = None if key is None else whole_of(key, taken * getattr(attention, "key_multiplier", 1.0))
-    return [whole_of(query, taken), keys, None if value is None else whole_of(value, taken), out]
+    key, value = (getattr(attention, name, None) for name in ("k_proj", "v_proj"))
+    scaled = taken * getattr(attention, "key_multiplier", 1.0)
+    return [
+        whole_of(attention.q_proj, taken),
+        None if key is None else whole_of(key, scaled),
+        None if value is None else whole_of(value, taken),
+        out,
+    ]
 
 
 def _parts(linear: Any, counts: Sequence[int]) -> list[Rows]:

@@ -1,8 +1,9 @@
 """A model as decoder.c sees it: where its weights lie, and the numbers that its own code was made with.
 
 Known are the families whose code was read: each layer norm -> attention, or a recurrent layer in its place -> sum, norm
--> gated perceptron, or a mixture of such -> sum. What a member of a family has beyond that (a further parameter,
-another norm) makes it unknown, and what cannot be seen from outside is tried (probe.py).
+-> perceptron, or a mixture of such -> sum; or one of both alone, or attention beside a recurrent layer. What a member
+of a family has beyond that (a further parameter, another norm) makes it unknown, and what cannot be seen from outside
+is tried (probe.py).
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ FAMILIES = (
     *("ministral", "smollm3", "mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "glm4_moe"),
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
+    *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "lfm2_moe"),
     *("gemma4", "gemma4_unified"),
-    *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -71,7 +72,7 @@ class Structure:
     def __init__(self, model: Any) -> None:
         """Unknown where the model is of another kind."""
         self._held: list[Any] = []
-        body = getattr(model, "model", model)
+        body = getattr(model, "model", getattr(model, "backbone", model))
         body = getattr(body, "language_model", body)  # of a model that also sees, what reads and writes
         family = type(body).__module__.split(".")
         if family[:2] != ["transformers", "models"] or family[2] not in FAMILIES:
@@ -96,16 +97,15 @@ class Structure:
         kinds = [table for table, layers in zip(tables, divided) for _ in layers]
         self.vocabulary = int(model.get_output_embeddings().out_features)
         """Logits of a row."""
-        attentions = [number for number, layer in enumerate(self.layers) if attention_of(layer) is not None]
-        require(bool(attentions), "no layer with attention")
-        first, block = self.layers[attentions[0]].self_attn, next(filter(None, map(perceptron_of, self.layers)), None)
-        turned, norm = widths(self.rotaries), either(body, "norm", "embedding_norm", "final_layernorm", "norm_f")
+        first = next(filter(None, map(attention_of, self.layers)), None)
+        block = next(filter(None, map(perceptron_of, self.layers)), None)
+        norm, turned = either(body, "norm", "embedding_norm", "final_layernorm", "norm_f"), widths(self.rotaries)
         self._known: set[int] = set()
         self._made = (Layer * len(kinds))(*map(self._layer, self.layers, self.rows, kinds, [config] * len(kinds)))
-        for name, value in body.layers.named_parameters():
-            require(id(value) in self._known or ".lora_" in name, f"a layer with {name.partition('.')[2]}")
         for layer in self._made:
             layer.rotary = turned[layer.angles]
+        for name, value in body.layers.named_parameters():
+            require(id(value) in self._known or ".lora_" in name, f"a layer with {name.partition('.')[2]}")
         embeddings = model.get_input_embeddings().weight
         self.tokens = len(embeddings)
         self.replaced = _replaced(model, config) if family[2].startswith("gemma4") else {}
@@ -130,13 +130,13 @@ class Structure:
             experts=max((one.count for one in self._mixtures), default=0),
             chosen=max((one.chosen for one in self._mixtures), default=0),
             expert_inner=max((one.inner for one in self._mixtures), default=0),
-            alone=1 + max(n for n in range(len(kinds)) if not borrows(attention_of(self.layers[n]))),
+            alone=1 + max(n for n, layer in enumerate(self.layers) if not borrows(attention_of(layer))),
             epsilon=epsilon(norm),
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
             known=known,
             query_epsilon=next(map(epsilon, of_heads(first)), 0.0),
-            scaling=first.scaling,
+            scaling=first.scaling if first else 1.0,
             growth=grown,
             embedding_scale=embedding_scale,
             branch_scale=branch_scale,
@@ -193,8 +193,8 @@ class Structure:
             recurrent=recurrent,
             experts=experts,
             angles=angles,
-            scale=1.0 if scale is None else float(scale),
             beside=getattr(layer, "beside", False),
+            scale=1.0 if scale is None else float(scale),
             **{name: self._norm(module) for name, module in norms.items()},
         )
         if attention is not None:
