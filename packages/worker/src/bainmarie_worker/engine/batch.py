@@ -183,7 +183,7 @@ class Batch:
         for stream in list(self._waiting):
             if len(self._running) >= _MOST or self._preempted or not self._has_room():
                 return
-            if not self._would_share(stream):
+            if not self._waits(stream):
                 self._waiting.remove(stream)
                 self._begin(stream)
 
@@ -218,8 +218,8 @@ class Batch:
                 length = min(one.lends, len(prompt) - 1)
                 yield one.memory.nearest(kind.usable(common(one.ids[:length], prompt))), one
 
-    def _would_share(self, stream: TokenStream) -> bool:
-        """Whether it had better wait. The one that it waits for is told to stop where they part."""
+    def _waits(self, stream: TokenStream) -> bool:
+        """Whether it waits for what another is computing, which is then told to stop where they part."""
         prompt, kind = stream.sequence.prompt, self._kind(stream.sequence)
         alike = [one for one in self._running if one.todo > 1 and one.kind == kind]
         pairs = [(kind.usable(min(common(one.ids, prompt), len(prompt) - 1)), one) for one in alike]

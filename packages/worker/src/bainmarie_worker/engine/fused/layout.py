@@ -8,8 +8,9 @@ from typing import Any
 POINTER, WHOLE, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
+QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT = range(12)
+"""Places of a layer's matrices, as in model.h."""
 MATRICES = 12
-"""Of a layer, at most."""
 
 
 class Unknown(Exception):

@@ -14,14 +14,6 @@ _MOST_GROUPS = 64
 """As in experts.h."""
 
 
-def shared(layer: Any, block: Any) -> tuple[Any, Any]:
-    """The perceptron beside a block's experts, and what tells how much of it is added, by a logistic function. None for
-    each that is missing."""
-    places = (block, "shared_expert"), (block, "shared_experts"), (layer, "shared_mlp")
-    found = (getattr(of, name, None) for of, name in places)
-    return next((one for one in found if one is not None), None), getattr(block, "shared_expert_gate", None)
-
-
 def mixture(
     block: Any, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix], address: Callable[[torch.Tensor], int]
 ) -> tuple[Mixture, list[Any]]:

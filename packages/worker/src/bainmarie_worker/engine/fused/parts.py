@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import Any
 
 from bainmarie_worker.engine.fused.layout import Matrix, Unknown, base, either, require
-from bainmarie_worker.engine.fused.mixture import shared
 
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
 _BRANCH_NORMS = {
@@ -129,7 +128,7 @@ def _perceived(layer: Any) -> list[Rows | None]:
     """Gate, up, down, and how much of what these give is added."""
     perceptron, amount = perceptron_of(layer), None
     if hasattr(perceptron, "experts"):
-        perceptron, amount = shared(layer, perceptron)
+        perceptron, amount = _shared(layer, perceptron)
     if perceptron is None:
         return [None, None, None, None]
     down = whole_of(either(perceptron, "down_proj", "output_linear", "w2"), getattr(perceptron, "down_multiplier", 1.0))
@@ -141,6 +140,14 @@ def _perceived(layer: Any) -> list[Rows | None]:
     if hasattr(perceptron, "gate_proj") or hasattr(perceptron, "w1"):
         gate = whole_of(either(perceptron, "gate_proj", "w1"), getattr(perceptron, "gate_multiplier", 1.0))
     return [gate, whole_of(either(perceptron, "up_proj", "w3")), down, part]
+
+
+def _shared(layer: Any, block: Any) -> tuple[Any, Any]:
+    """The perceptron beside a block's experts, and what tells how much of it is added, by a logistic function. None for
+    each that is missing."""
+    places = (block, "shared_expert"), (block, "shared_experts"), (layer, "shared_mlp")
+    found = (getattr(of, name, None) for of, name in places)
+    return next((one for one in found if one is not None), None), getattr(block, "shared_expert_gate", None)
 
 
 def _attended(layer: Any) -> list[Rows | None]:

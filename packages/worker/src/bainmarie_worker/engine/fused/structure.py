@@ -17,8 +17,18 @@ from torch.nn import functional as F
 
 from bainmarie_worker.engine.fused.angles import growth, rotaries, widths
 from bainmarie_worker.engine.fused.layout import (
+    AMOUNT,
+    DECAY,
+    DOWN,
+    GATE,
+    KEY,
     MATRICES,
     POINTER,
+    QUERY,
+    TOKEN,
+    TOKEN_GATE,
+    UP,
+    VALUE,
     Decoder,
     Layer,
     Matrix,
@@ -55,8 +65,6 @@ FAMILIES = (
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
-_TOKEN, _TOKEN_GATE = 9, 10
-"""Places of matrices, as in parts.py."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -83,7 +91,7 @@ class Structure:
         self.rows = [rows_of(layer) for layer in self.layers]
         """Of each layer the matrices that decoder.c names, in its order; None for those that it has not."""
         if hasattr(body, "embed_tokens_per_layer"):
-            self.rows[0][_TOKEN] = whole_of(body.per_layer_model_projection)
+            self.rows[0][TOKEN] = whole_of(body.per_layer_model_projection)
         self.kept: list[Kept] = []
         """Of each layer with attention where its keys and values are, its own or those of another."""
         self.state = 0
@@ -150,10 +158,10 @@ class Structure:
         require(not other, "several activations")
         if hasattr(body, "embed_tokens_per_layer"):
             self._remind(body)
-        inner = {layer.matrices[5].outputs for layer in self._made} | {one.inner for one in self._mixtures}
+        inner = {layer.matrices[UP].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         looking = [layer for layer in self._made if layer.heads]
         seen = {size for layer in looking for size in (layer.size, layer.heads * layer.size)}
-        sizes = (whole.hidden, *inner, *seen, *{layer.matrices[_TOKEN_GATE].outputs for layer in self._made})
+        sizes = (whole.hidden, *inner, *seen, *{layer.matrices[TOKEN_GATE].outputs for layer in self._made})
         gated = 1 + family[2].startswith("qwen3_5")
         same = all(layer.query_size == gated * layer.size for layer in looking)
         require(same, "queries of another size than keys")
@@ -165,10 +173,10 @@ class Structure:
         attention, remembering = attention_of(layer), recurrent_of(layer)
         block = perceptron_of(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
-        for group in (0, 1, 2, 8), (4, 5, 7):
+        for group in (QUERY, KEY, VALUE, DECAY), (GATE, UP, AMOUNT):
             kinds = {matrices[place].kind for place in group if rows[place]}
             require(len(kinds) <= 1, "layers with one input in several kinds of weights")
-        require(not (matrices[7].weight and matrices[6].bias), "a bias that counts in part")
+        require(not (matrices[AMOUNT].weight and matrices[DOWN].bias), "a bias that counts in part")
         norms = norms_of(layer) | head_norms(attention, matrices)
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
@@ -181,7 +189,7 @@ class Structure:
             used |= {id(value) for value in parameters}
         experts = None
         if hasattr(block, "experts") or hasattr(layer, "router"):
-            mixed, parameters = self._mixture(layer, block, "perceived" in norms and bool(rows[5]))
+            mixed, parameters = self._mixture(layer, block, "perceived" in norms and bool(rows[UP]))
             experts = ctypes.addressof(mixed)
             used |= {id(value) for value in parameters}
             self._mixtures.append(mixed)
@@ -214,13 +222,13 @@ class Structure:
 
     def _remind(self, body: Any) -> None:
         """Fills in what is told of the embeddings that tokens have for each layer."""
-        table, projection = body.embed_tokens_per_layer, self._made[0].matrices[_TOKEN]
+        table, projection = body.embed_tokens_per_layer, self._made[0].matrices[TOKEN]
         weight, norm, part = table.weight, body.per_layer_projection_norm, body.per_layer_input_scale
         size = norm.weight.numel()
         require(weight.dtype in (torch.float32, torch.bfloat16), f"embeddings in {weight.dtype}")
         fits = weight.shape[1] == projection.outputs >= len(self.layers) * size
         require(fits and not projection.bias, "embeddings of layers that are projected otherwise")
-        gates = {layer.matrices[_TOKEN_GATE].outputs for layer in self._made}
+        gates = {layer.matrices[TOKEN_GATE].outputs for layer in self._made}
         require(gates == {size}, "embeddings of layers that are gated otherwise")
         ones = norm(torch.ones(1, size))[0].float() * (1 + epsilon(norm)) ** 0.5
         self.tokens = min(self.tokens, len(weight))
