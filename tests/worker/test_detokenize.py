@@ -9,14 +9,17 @@ def bytewise(ids):
     return bytes(ids).decode("utf-8", errors="replace")
 
 
-def pieces(data):
+def pieces(data, together=1):
+    """The text of bytes of which so many come at a time."""
     reader = Detokenizer(bytewise)
-    return [*(reader.feed(byte) for byte in data), reader.finish()]
+    parts = [list(data[i : i + together]) for i in range(0, len(data), together)]
+    return [*(reader.feed(part) for part in parts), reader.finish()]
 
 
-def test_no_piece_has_half_a_character():
+@pytest.mark.parametrize("together", [1, 2, 3, 5, 9, 100])
+def test_no_piece_has_half_a_character(together):
     text = "Grüße, 世界 👩‍🚀!"
-    told = pieces(text.encode())
+    told = pieces(text.encode(), together)
     assert "".join(told) == text
     assert not any("\ufffd" in piece for piece in told)
 
@@ -25,8 +28,9 @@ def test_a_character_that_never_comes_is_told_at_the_end():
     assert "".join(pieces("ab€".encode()[:-1])) == "ab\ufffd"
 
 
-def test_bytes_that_are_no_text_do_not_wait_for_ever():
-    told = pieces([0xFF] * 20)
+@pytest.mark.parametrize("together", [1, 3, 9])
+def test_bytes_that_are_no_text_do_not_wait_for_ever(together):
+    told = pieces([0xFF] * 20, together)
     assert any(told[:-1])
     assert "".join(told) == "\ufffd" * 20
 
@@ -38,7 +42,7 @@ def test_a_space_that_depends_on_the_token_before():
         return " ".join(words[i] for i in ids).replace(" !", "!")
 
     reader = Detokenizer(sentencepiece)
-    assert [reader.feed(i) for i in (0, 1, 2)] == ["Hello", " world", "!"]
+    assert [reader.feed([i]) for i in (0, 1, 2)] == ["Hello", " world", "!"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])

@@ -67,8 +67,9 @@ async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Respon
 
 
 async def _read(reading: Reading, reply: Reply) -> Outcome:
-    async for delta in reading.deltas():
-        reply.add(delta, reading.chances())
+    async for deltas in reading.pieces():
+        for delta in deltas:
+            reply.add(delta, reading.chances())
     assert reading.outcome is not None
     return reading.outcome
 
@@ -76,39 +77,49 @@ async def _read(reading: Reading, reply: Reply) -> Outcome:
 async def _events(
     asked: Asked, readings: Sequence[Reading], replies: Sequence[Reply], head: Json, note: Note
 ) -> AsyncIterator[bytes]:
-    """The answer as server-sent events. An error after the first byte is an event too, and then there is no finish."""
+    """The answer as server-sent events; those that are there at the same time come together, `DONE` with the last.
+
+    An error after the first byte is an event too, and then there is no finish.
+    """
     null: dict[str, Any] = {"usage": None} if asked.wish.include_usage else {}
-    choices = _merged([_choices(reading, reply) for reading, reply in zip(readings, replies)])
+    pieces = _merged([_choices(reading, reply) for reading, reply in zip(readings, replies)])
+    left = len(readings)
     try:
-        async for choice in choices:
-            yield event({**head, "choices": [choice], **null})
-        _note(asked, readings, note)
-        if asked.wish.include_usage:
-            outcomes = [reading.outcome for reading in readings if reading.outcome is not None]
-            yield event({**head, "choices": [], "usage": usage(outcomes)})
+        async for choices in pieces:
+            data = b"".join(event({**head, "choices": [choice], **null}) for choice in choices)
+            left -= sum(choice["finish_reason"] is not None for choice in choices)
+            if not left:
+                _note(asked, readings, note)
+                data += _end(head, readings) if asked.wish.include_usage else DONE
+            yield data
     except RequestError as error:
-        yield event(error.to_json())
+        yield event(error.to_json()) + DONE
     finally:
-        await choices.aclose()  # type: ignore[attr-defined]
-    yield DONE
+        await pieces.aclose()  # type: ignore[attr-defined]
 
 
-async def _choices(reading: Reading, reply: Reply) -> AsyncIterator[Json]:
-    """The chunks of one choice."""
-    deltas = reading.deltas()
+def _end(head: Json, readings: Sequence[Reading]) -> bytes:
+    outcomes = [reading.outcome for reading in readings if reading.outcome is not None]
+    return event({**head, "choices": [], "usage": usage(outcomes)}) + DONE
+
+
+async def _choices(reading: Reading, reply: Reply) -> AsyncIterator[list[Json]]:
+    """The chunks of one choice, by the pieces in which they come."""
+    pieces = reading.pieces()
     try:
         opening = reply.opening()
-        if opening is not None:
-            yield opening
-        async for delta in deltas:
-            yield reply.add(delta, reading.chances())
-        assert reading.outcome is not None
-        yield reply.closing(reading.outcome)
+        choices = [] if opening is None else [opening]
+        async for deltas in pieces:
+            choices += [reply.add(delta, reading.chances()) for delta in deltas]
+            if reading.outcome is not None:
+                choices.append(reply.closing(reading.outcome))
+            yield choices
+            choices = []
     finally:
-        await deltas.aclose()  # type: ignore[attr-defined]
+        await pieces.aclose()  # type: ignore[attr-defined]
 
 
-async def _merged(sources: list[AsyncIterator[Json]]) -> AsyncIterator[Json]:
+async def _merged(sources: list[AsyncIterator[list[Json]]]) -> AsyncIterator[list[Json]]:
     """What all the sources give, as it comes. Closing it closes them; the first error ends it."""
     if len(sources) == 1:
         try:
@@ -117,9 +128,9 @@ async def _merged(sources: list[AsyncIterator[Json]]) -> AsyncIterator[Json]:
         finally:
             await sources[0].aclose()  # type: ignore[attr-defined]
         return
-    items: asyncio.Queue[Json | None] = asyncio.Queue(maxsize=len(sources))
+    items: asyncio.Queue[list[Json] | None] = asyncio.Queue(maxsize=len(sources))
 
-    async def pour(source: AsyncIterator[Json]) -> None:
+    async def pour(source: AsyncIterator[list[Json]]) -> None:
         try:
             async for item in source:
                 await items.put(item)

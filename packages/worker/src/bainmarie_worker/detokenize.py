@@ -10,7 +10,7 @@ _PATIENCE = 8
 
 
 class Detokenizer:
-    """Gives for each token the text that is now certain. All pieces together are the text of all tokens."""
+    """Gives the text that is certain with new tokens. All pieces together are the text of all tokens."""
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self._decode = decode
@@ -21,9 +21,12 @@ class Detokenizer:
         self._context = ""
         """Their text."""
 
-    def feed(self, token: int) -> str:
-        self._ids.append(token)
-        text = self._decode(self._ids)
+    def feed(self, tokens: list[int]) -> str:
+        """The same text for tokens that come together as for one after the other."""
+        text = self._decode(self._ids + tokens)
+        if text.endswith(_REPLACEMENT) and len(tokens) > 1:
+            return "".join(self.feed([token]) for token in tokens)
+        self._ids += tokens
         if text.endswith(_REPLACEMENT) and len(self._ids) - self._told < _PATIENCE:
             return ""
         return self._tell(text)
@@ -49,6 +52,11 @@ class StopStrings:
         self._stops = stops
         self._held = ""
         self.found = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a stop string to look for."""
+        return bool(self._stops)
 
     def feed(self, text: str) -> str:
         """The text that is certain. Once `found`, nothing more comes; the stop string itself is never given."""

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from bainmarie_worker.errors import RequestError
+from bainmarie_worker.replies import DONE
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -42,7 +43,7 @@ def endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
 
 
 class EventStream(Response):
-    """Sends server-sent events as they come. Closes `events` when they end or the client leaves."""
+    """Sends server-sent events as they come, `DONE` with the last. Closes `events` when they end or the client leaves."""
 
     media_type = "text/event-stream"
 
@@ -61,10 +62,9 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             async for data in self._events:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                await send({"type": "http.response.body", "body": data, "more_body": not data.endswith(DONE)})
         finally:
             await self._events.aclose()  # type: ignore[attr-defined]
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _unless_gone(receive: Receive, work: Awaitable[Any]) -> Any:

@@ -32,12 +32,13 @@ class Chance:
 
 
 class Reading:
-    """Reads one token stream to its end. `outcome` is set when `deltas` has ended."""
+    """Reads one token stream to its end."""
 
     def __init__(
         self, stream: TokenStream, decode: Callable[[list[int]], str], stop: tuple[str, ...], parser: Parser | None
     ) -> None:
         self.outcome: Outcome | None = None
+        """Set with the last piece."""
         self.ids: list[int] = []
         """The answer's tokens so far."""
         self._stream = stream
@@ -48,22 +49,28 @@ class Reading:
         self._called = False
         self._chances: list[Chance] = []
 
-    async def deltas(self) -> AsyncIterator[Delta]:
-        """Pieces as they become certain. Leaving early, for whatever reason, cancels the sequence."""
+    async def pieces(self) -> AsyncIterator[list[Delta]]:
+        """What became certain together; the last piece may be empty.
+
+        Leaving early, for whatever reason, cancels the sequence. RequestError where the worker stops.
+        """
+        found: list[Delta] = []
         try:
             async for tokens in self._stream:
-                for delta in self._parsed(self._certain(tokens)):
-                    yield delta
+                found = self._parsed(self._certain(tokens))
                 if self._stop.found:
                     await self._stream.drain()
+                if self._stream.finish is not None:
                     break
+                if found:
+                    yield found
+                found = []
             rest = "" if self._stop.found else self._stop.feed(self._text.finish()) + self._stop.finish()
-            for delta in [*self._parsed(rest), *(self._parser.finish() if self._parser else [])]:
-                self._called = self._called or isinstance(delta, CallStart)
-                yield delta
+            found += self._parsed(rest) + self._noted(self._parser.finish() if self._parser else [])
+            self.outcome = self._ended(len(self.ids))
+            yield found
         finally:
             self._stream.cancel()
-        self.outcome = self._ended(len(self.ids))
 
     def chances(self) -> list[Chance]:
         """Those of the tokens since the last call; always empty where the request asks for none."""
@@ -76,16 +83,21 @@ class Reading:
 
     def _certain(self, tokens: list[Token]) -> str:
         """The text that they make certain; those behind a stop string do not count."""
+        if not self._stop.any:
+            return self._text.feed([self._taken(item) for item in tokens])
         text = ""
         for item in tokens:
-            if isinstance(item, Drawn):
-                self._chances.append(self._chance(item))
-            token = item.token if isinstance(item, Drawn) else item
-            self.ids.append(token)
-            text += self._stop.feed(self._text.feed(token))
+            text += self._stop.feed(self._text.feed([self._taken(item)]))
             if self._stop.found:
                 break
         return text
+
+    def _taken(self, item: Token) -> int:
+        if isinstance(item, Drawn):
+            self._chances.append(self._chance(item))
+        token = item.token if isinstance(item, Drawn) else item
+        self.ids.append(token)
+        return token
 
     def _chance(self, drawn: Drawn) -> Chance:
         likeliest = tuple((self._decode([token]), value) for token, value in drawn.likeliest)
@@ -94,7 +106,9 @@ class Reading:
     def _parsed(self, text: str) -> list[Delta]:
         if not text:
             return []
-        found: list[Delta] = self._parser.feed(text) if self._parser else [Text(text)]
+        return self._noted(self._parser.feed(text)) if self._parser else [Text(text)]
+
+    def _noted(self, found: list[Delta]) -> list[Delta]:
         self._called = self._called or any(isinstance(delta, CallStart) for delta in found)
         return found
 

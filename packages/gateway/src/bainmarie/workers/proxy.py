@@ -3,7 +3,8 @@
     model ready       the worker's own status, headers and bytes, unchanged
     model loading     stream: 200 at once, comments with the progress, then the worker's events
                       else: waits, then as above
-    worker silent     a stream gets a comment every 10 s, as while a long prompt is read; its status is 200 from then on
+    worker silent     a stream gets a comment every 10 s, as while a long prompt is read or others have their turn; its
+                      status is 200 from then on
     worker dies       before anything was sent: an error status; in a stream: an error event, then [DONE];
                       in any other body: the connection breaks, so that no half answer passes for a whole one
     client leaves     the connection to the worker closes, which cancels the work there; a load goes on
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
@@ -24,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from bainmarie.asgi import DONE, EVENT_STREAM_HEADERS, HEARTBEAT_SECONDS, ClientLeft, comment, event, while_connected
 from bainmarie.errors import BainError, WorkerDied
 from bainmarie.workers.client import WorkerResponse, error_of
+from bainmarie.workers.states import State
 from bainmarie.workers.whole_events import WholeEvents
 
 if TYPE_CHECKING:
@@ -81,13 +83,15 @@ class PassThrough:
                 raise
 
     async def _answer(self, reply: _Reply) -> None:
+        at_worker = asyncio.Event()
         try:
-            async with AsyncExitStack() as stack:
-                async with self._loading_told(reply):
-                    lease = await stack.enter_async_context(self._supervisor.lease(self._model, None, self._keep_alive))
-                async with self._kept_alive(reply):
-                    request = lease.client.request("POST", self._path, self._body, _REQUEST_HEADERS)
-                    await reply.relay(await stack.enter_async_context(request))
+            async with (
+                self._told(reply, at_worker),
+                self._supervisor.lease(self._model, None, self._keep_alive) as lease,
+            ):
+                at_worker.set()
+                async with lease.client.request("POST", self._path, self._body, _REQUEST_HEADERS) as response:
+                    await reply.relay(response)
         except BainError as error:
             if not reply.started:
                 raise
@@ -98,49 +102,31 @@ class PassThrough:
         await reply.end()
 
     @asynccontextmanager
-    async def _loading_told(self, reply: _Reply) -> AsyncIterator[None]:
-        """Comments go out while the block waits; none is under way when it ends."""
+    async def _told(self, reply: _Reply, at_worker: asyncio.Event) -> AsyncIterator[None]:
+        """A stream gets comments while the block runs; none is under way when it ends."""
         if not self._stream:
             yield
             return
-        over = asyncio.Event()
-        teller = asyncio.create_task(self._tell(reply, over))
-        try:
-            yield
-        except asyncio.CancelledError:
-            teller.cancel()
-            raise
-        finally:
-            over.set()
-            await asyncio.wait((teller,))
-
-    async def _tell(self, reply: _Reply, over: asyncio.Event) -> None:
-        pause = _PATIENCE_SECONDS
-        while not await _set_within(over, pause):
-            await reply.comment(self._progress())
-            pause = _COMMENT_SECONDS
-
-    @asynccontextmanager
-    async def _kept_alive(self, reply: _Reply) -> AsyncIterator[None]:
-        """Silence of a stream ends with a comment while the block runs; none is under way when it ends."""
-        if not self._stream:
-            yield
-            return
-        beating = asyncio.create_task(self._beat(reply))
+        telling = asyncio.create_task(self._tell(reply, at_worker))
         try:
             yield
         finally:
-            beating.cancel()
-            await asyncio.wait((beating,))
+            telling.cancel()
+            await asyncio.wait((telling,))
 
-    async def _beat(self, reply: _Reply) -> None:
+    async def _tell(self, reply: _Reply, at_worker: asyncio.Event) -> None:
+        """Comments: how far the load is, soon and often; else that the request lives, where nothing else was sent."""
+        await asyncio.sleep(_PATIENCE_SECONDS)
         with suppress(ClientLeft):  # the answer itself sees that too
-            while True:
-                await asyncio.sleep(max(0, HEARTBEAT_SECONDS - reply.silent()))
-                if reply.started and not reply.events:
-                    return
-                if reply.silent() >= HEARTBEAT_SECONDS:
-                    await reply.comment("still here")
+            if not at_worker.is_set():
+                await reply.comment(self._progress())
+            while not reply.started or reply.events:
+                loading = not at_worker.is_set() and self._supervisor.status_of(self._model).state != State.READY.value
+                left = (_COMMENT_SECONDS if loading else HEARTBEAT_SECONDS) - reply.silent()
+                if left > 0:
+                    await asyncio.sleep(left)
+                else:
+                    await reply.comment("still here" if at_worker.is_set() else self._progress())
 
     def _progress(self) -> str:
         status = self._supervisor.status_of(self._model)
@@ -212,11 +198,3 @@ class _Reply:
 def _forwarded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     lower = ((name.lower(), value) for name, value in headers.items())
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lower if name not in _HOP_BY_HOP]
-
-
-async def _set_within(happened: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(happened.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

@@ -80,7 +80,8 @@ class TokenStream:
     """The tokens of one sequence as they come: written by the engine's thread, read on one event loop.
 
     `async for` gives lists of what has come since (`Drawn` where probabilities were asked for), at least one token
-    each, without the end token; then `finish` is set. An error of the engine is raised there.
+    each, without the end token; `finish` is set with the last of them, or after it. An error of the engine is raised
+    there.
     """
 
     def __init__(
@@ -133,20 +134,23 @@ class TokenStream:
         return self
 
     async def __anext__(self) -> list[Token]:
+        if self.finish is not None:
+            raise StopAsyncIteration
         await self._rest()
         await self._come()
         self._given = self._loop.time()
         tokens: list[Token] = []
         while self._items and isinstance(self._items[0], (int, Drawn)):
             tokens.append(self._items.popleft())  # type: ignore[arg-type]
+        if self._items and isinstance(self._items[0], Finish):
+            self.finish = self._items[0]
         if tokens:
             return tokens
-        item = self._items.popleft()
-        if isinstance(item, Finish):
-            self.finish = item
+        if self.finish is not None:
             raise StopAsyncIteration
-        assert isinstance(item, BaseException)
-        raise item
+        error = self._items.popleft()
+        assert isinstance(error, BaseException)
+        raise error
 
     async def drain(self) -> Finish:
         """Cancels and waits for the end, which comes within one step. Tokens that still came are dropped."""
