@@ -55,7 +55,7 @@ def test_a_missing_pad_token_is_the_end_token(copy):
     del settings["pad_token"]
     (copy / "tokenizer_config.json").write_text(json.dumps(settings))
     (copy / "special_tokens_map.json").unlink(missing_ok=True)
-    tokenizer = load_tokenizer([str(copy)], False)
+    tokenizer = load_tokenizer(str(copy), False)
     assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
 
 
@@ -64,7 +64,7 @@ def test_a_tokenizer_that_exists_only_in_the_slow_kind(tmp_path):
     settings = {"tokenizer_class": "CTRLTokenizer", "unk_token": "<unk>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = load_tokenizer([str(tmp_path)], False)
+    tokenizer = load_tokenizer(str(tmp_path), False)
     assert not tokenizer.is_fast
 
 

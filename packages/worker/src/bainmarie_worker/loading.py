@@ -29,7 +29,7 @@ from bainmarie_worker.model_settings import (
 from bainmarie_worker.packages import need
 from bainmarie_worker.prefault import prefault
 from bainmarie_worker.tokenizer import TransformersTokenizer
-from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer
+from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer, with_tokenizer
 from bainmarie_worker.weights import weights_progress
 
 __all__ = ["Loaded", "is_out_of_memory", "load"]
@@ -85,9 +85,12 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     check_architecture(config, source.settings, transformers)
     device = devices.device_for(torch, config.device)
     plan = quantization.plan(config, source.settings, device)
+    place = with_tokenizer(_tokenizer_places(source), config.trust_remote_code)
     try:
-        tokenizer = load_tokenizer(_tokenizer_places(source), config.trust_remote_code)
         model = _load_weights(config, source, device, plan, report)
+        if plan.pack_bits is None and not plan.regroup:
+            prefault(model)
+        tokenizer = load_tokenizer(place, config.trust_remote_code)  # meanwhile
     except LoadError:
         raise
     except Exception as error:
@@ -99,8 +102,6 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
         held = quantization.pack(model, plan.pack_bits, config, report)
     elif plan.regroup:
         held = quantization.regroup(model, plan, source.paths, config, report)
-    else:
-        prefault(model)
     model.eval()
     device = devices.first_device(model, device)
     context = context_of(config, model.config)

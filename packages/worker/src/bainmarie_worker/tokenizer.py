@@ -105,7 +105,7 @@ class TransformersTokenizer:
         if served.adapter is not None:
             template = template or chat_templates.of_directory(served.adapter)
             if self._differs(served.adapter):
-                tokenizer = load_tokenizer([served.adapter], self._trust)
+                tokenizer = load_tokenizer(served.adapter, self._trust)
                 template = template or self.template or None
         return TransformersTokenizer(tokenizer, template)
 

@@ -19,14 +19,19 @@ def has_tokenizer(directory: str) -> bool:
     return bool(names & (set(_FILES) - {"tokenizer_config.json"})) or any(n.endswith(_ENDINGS) for n in names)
 
 
-def load_tokenizer(directories: list[str], trust_remote_code: bool) -> Any:
-    """The tokenizer of the first directory that has one. A missing pad token becomes the end token.
+def load_tokenizer(directory: str, trust_remote_code: bool) -> Any:
+    """The directory's tokenizer. A missing pad token becomes the end token."""
+    return _padded(_load(directory, trust_remote_code))
+
+
+def with_tokenizer(directories: list[str], trust_remote_code: bool) -> str:
+    """The first of the directories that has a tokenizer, or the last where the model's own code may know of one.
 
     LoadError `model_incomplete` where none has one.
     """
     for directory in directories:
         if has_tokenizer(directory) or (trust_remote_code and directory == directories[-1]):
-            return _padded(_load(directory, trust_remote_code))
+            return directory
     raise LoadError(
         "model_incomplete",
         f"{' and '.join(directories)} have no tokenizer: none of {', '.join(_FILES)} is there",
