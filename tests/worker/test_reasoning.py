@@ -10,6 +10,11 @@ from hypothesis import strategies as st
 from tests.worker.tool_parsers.reading import cut, read
 
 from bainmarie_worker.answer_format import ends, markers, parser_for
+from bainmarie_worker.messages import read_messages
+from bainmarie_worker.reading import Outcome
+from bainmarie_worker.replies import ChatReply
+from bainmarie_worker.template_ways import fitted
+from bainmarie_worker.tokenizer import TransformersTokenizer
 from bainmarie_worker.tool_parsers import Reasoning, Schemas, Text
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}}]
@@ -148,3 +153,53 @@ def test_reasoning_stays_inline_on_request_and_in_raw_completions(thinker):
     raw = thinker.post("/v1/completions", {"model": thinker.config.name, "prompt": "<think>x</think>y"}).json
     assert raw["choices"][0]["text"] == "<think>x</think>y"
     assert thinker.chat("x", reasoning_format="raw").json["error"]["param"] == "reasoning_format"
+
+
+THINKING = """\
+{% for message in messages %}<|im_start|>{{ message.role }}
+{% if message.reasoning_content %}<think>
+{{ message.reasoning_content }}
+</think>
+
+{% endif %}{{ message.content }}
+{%- for call in message.tool_calls or [] %}
+
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|im_end|>
+{% endfor %}<|im_start|>assistant
+{% if enable_thinking is not defined or enable_thinking %}<think>
+{% endif %}"""
+ASKED = [{"role": "user", "content": "Tell me about the sea."}]
+
+
+@pytest.mark.parametrize("written", ["Two numbers.\n</think>\n\nSo:\n" + CALL, "Hm.\n\nYes.\n</think>\n\nIt is 3."])
+def test_an_answer_that_comes_back_is_the_text_that_the_model_wrote(tokenizer, written):
+    """So that its tokens are known, and nothing of it is computed again."""
+    wrapped = TransformersTokenizer(tokenizer, THINKING)
+    prompt = wrapped.render(ASKED, TOOLS)
+    reply = ChatReply(0)
+    reading = parser_for(THINKING, prompt, Schemas(TOOLS), inline=False)
+    for delta in [*reading.feed(written), *reading.finish()]:
+        reply.add(delta)
+    message = reply.whole(Outcome("stop", 1, 1, 0))["message"]
+    assert message["reasoning_content"]
+    again = list(read_messages([*ASKED, message, {"role": "user", "content": "And then?"}]))
+    assert wrapped.render(fitted(again, THINKING), TOOLS).startswith(prompt + written + "<|im_end|>")
+
+
+def test_a_prompt_that_opens_the_mark_and_one_that_does_not(start_worker, family):
+    """A model this small never closes it: what it writes is all reasoning."""
+    from bainmarie_protocol import Ready, ServedModel
+
+    worker = start_worker(family.base, ServedModel("m", chat_template=THINKING), device="cpu")
+    worker.until(Ready)
+    first = worker.chat(ASKED, max_tokens=20, temperature=0).json
+    answer = first["choices"][0]["message"]
+    assert answer["content"] == ""
+    assert len(answer["reasoning_content"]) > 5
+    for fields in ({"chat_template_kwargs": {"enable_thinking": False}}, {"reasoning_effort": "none"}):
+        plain = worker.chat(ASKED, max_tokens=20, temperature=0, **fields).json
+        assert "reasoning_content" not in plain["choices"][0]["message"]
+        assert plain["usage"]["prompt_tokens"] == first["usage"]["prompt_tokens"] - len("<think>\n")

@@ -26,5 +26,8 @@ def read(parser, *pieces):
 
 def cut(text, places):
     """The text in pieces that end at these places."""
-    ends = sorted({place % (len(text) + 1) for place in places} | {len(text)})
-    return [text[start:end] for start, end in zip([0, *ends], ends)]
+    pieces, start = [], 0
+    for end in sorted({place % (len(text) + 1) for place in places} | {len(text)}):
+        pieces.append(text[start:end])
+        start = end
+    return pieces

@@ -65,7 +65,8 @@ FORMATS = {
     "qwen3-coder that falls back to json": (
         "functions",
         XML,
-        f'<tool_call>{{"name": "add", "arguments": {ADD}}}</tool_call><tool_call><function=now>{{}}</function></tool_call>',
+        f'<tool_call>{{"name": "add", "arguments": {ADD}}}</tool_call>'
+        "<tool_call><function=now>{}</function></tool_call>",
     ),
     "seed-oss": (
         "functions",
@@ -255,7 +256,8 @@ def test_whatever_is_written_nothing_is_raised_and_cuts_change_nothing(signs, da
 def test_a_call_that_is_cut_off_is_never_taken_for_another(module, template, text, end):
     """Its arguments are what they were meant to be, or broken, or lack what had not begun."""
     _, _, calls = read(parser(template), text[: end % len(text)])
-    for (name, arguments), (meant, values) in zip(calls, CALLS):
+    for number, (name, arguments) in enumerate(calls):
+        meant, values = CALLS[number]
         assert name == meant
         try:
             told = json.loads(arguments)
