@@ -133,7 +133,7 @@ FORMATS = {
     ),
     "lfm2": (
         "pythonic",
-        "<|tool_list_start|>[{{ tools }}]<|tool_list_end|>",
+        "List of tools: [{{ tools }}]",
         '<|tool_call_start|>[add(a=1, text="5"), now()]<|tool_call_end|>',
     ),
     "olmo 3": ("pythonic", "<function_calls>", '<function_calls>add(a=1, text="5")\nnow()</function_calls>'),

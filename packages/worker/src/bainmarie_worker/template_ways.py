@@ -1,4 +1,4 @@
-"""What chat templates want of messages where they differ: the name of reasoning, the form of call ids and arguments."""
+"""What chat templates want of messages where they differ: the name of reasoning, ids, calls, arguments."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from bainmarie_worker.tool_parsers import harmony, kimi
+from bainmarie_worker.tool_parsers import format_of, harmony, kimi
 
 Messages = list[dict[str, Any]]
+_NO_CONTENT = re.compile(r"content(?:'\]|\"\])? is (?:not )?none")
 _NINE = re.compile(r"length\s*!=\s*9")
 
 
@@ -19,6 +20,10 @@ def fitted(messages: Messages, template: str) -> Messages:
     if key not in template and re.search(r"message(?:\.thinking|\[.thinking.\])", template):
         key = "thinking"
     fitted = [_renamed(message, key) for message in messages]
+    if _NO_CONTENT.search(template):
+        fitted = [_without_content(message) for message in fitted]
+    if "tool_calls" not in template:
+        fitted = [_with_calls_in_content(message, template) for message in fitted]
     if harmony.fits(template):
         fitted = [_one_analysis(message) for message in fitted]
     if kimi.fits(template):
@@ -43,6 +48,21 @@ def _renamed(message: dict[str, Any], key: str) -> dict[str, Any]:
     if key == "reasoning_content" or "reasoning_content" not in message:
         return message
     return {key if name == "reasoning_content" else name: value for name, value in message.items()}
+
+
+def _without_content(message: dict[str, Any]) -> dict[str, Any]:
+    """DeepSeek's older templates show calls where there is no content, not even an empty one."""
+    return {**message, "content": None} if message.get("tool_calls") and not message["content"] else message
+
+
+def _with_calls_in_content(message: dict[str, Any], template: str) -> dict[str, Any]:
+    """The calls as the model wrote them, for templates that would leave them out."""
+    written = getattr(format_of(template), "written", None)
+    if not message.get("tool_calls") or written is None:
+        return message
+    functions = [call["function"] for call in message["tool_calls"]]
+    calls = written([(function["name"], function["arguments"]) for function in functions])
+    return {**message, "content": "\n".join(filter(None, [message["content"], calls]))}
 
 
 def _one_analysis(message: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 the request's tools. No text is lost and nothing is raised, whatever the model writes.
 
 `ENDS`, where a module has it: tokens of these names end an answer.
+`written(calls)`, where templates of a format do not write earlier calls: the (name, arguments) as the model would.
 """
 
 from __future__ import annotations

@@ -59,12 +59,14 @@ class Parser:
         return found
 
     def _read_header(self, found: list[Delta]) -> bool:
-        header, tag, rest = self._held.partition(_MESSAGE)
         start = self._held.lstrip()
+        if not start.startswith(_HEADERS):
+            if any(beginning.startswith(start) for beginning in _HEADERS):
+                return False
+            self._kind, self._header, self._said = Text, False, False
+            return True
+        header, tag, rest = self._held.partition(_MESSAGE)
         if not tag:
-            if start and not start.startswith(_HEADERS) and not _part_of_header(start):
-                self._kind, self._header, self._said = Text, False, False
-                return True
             return False
         self._held, self._header, self._said = rest, False, False
         self._begin(found, header)
@@ -102,15 +104,12 @@ class Parser:
         self._header = True
 
     def _say(self, found: list[Delta], text: str) -> None:
-        if not text or (self._kind is CallArguments and not self._said and not text.strip()):
+        if self._kind is CallArguments and not self._said:
+            text = text.lstrip()
+        if not text:
             return
         self._said = True
         if self._kind is CallArguments:
             found.append(CallArguments(self._calls, text))
         else:
             found.append(Reasoning(text) if self._kind is Reasoning else Text(text))
-
-
-def _part_of_header(text: str) -> bool:
-    """Whether this may become a header yet."""
-    return any(beginning.startswith(text.lstrip()) for beginning in _HEADERS)

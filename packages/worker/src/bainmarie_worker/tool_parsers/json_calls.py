@@ -26,7 +26,7 @@ def take_json(body: str, closed: bool) -> Taken | None:
     rest = body[start:]
     if not rest.startswith("{"):
         return None
-    name = early_name(rest)
+    name = early_name(rest) or None
     if closed or rest.rstrip().endswith(("}", "]")):
         size, call = _whole(rest)
         if size:

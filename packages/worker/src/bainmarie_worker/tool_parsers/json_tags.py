@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from bainmarie_worker.tool_parsers.call_json import write_json
 from bainmarie_worker.tool_parsers.json_calls import JsonCalls
 
 _REGIONS = {
@@ -18,6 +21,11 @@ MARKERS = (*_REGIONS, *_REGIONS.values())
 def fits(template: str) -> bool:
     """Whether the template writes one of these tags."""
     return any(tag in template for tag in (*_REGIONS, _PHI))
+
+
+def written(calls: Sequence[tuple[str, object]]) -> str:
+    """See `tool_parsers`; for Granite 3."""
+    return "<|tool_call|>" + write_json([{"name": name, "arguments": arguments} for name, arguments in calls])
 
 
 class Parser(JsonCalls):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections.abc import Sequence
 
 from bainmarie_worker.tool_parsers.call_json import write_json
 from bainmarie_worker.tool_parsers.schemas import Schemas
@@ -34,6 +35,18 @@ def read_calls(text: str, schemas: Schemas) -> list[tuple[str, str]]:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         match = _FIRST.match(text)
         return [(match.group(1), text[match.end() :].strip())] if match else []
+
+
+def write_calls(calls: Sequence[tuple[str, object]]) -> str:
+    """The calls (name, arguments), one behind the other. Arguments that are no object stand as they are."""
+    return ", ".join(f"{name}({_arguments(arguments)})" for name, arguments in calls)
+
+
+def _arguments(arguments: object) -> str:
+    if not isinstance(arguments, dict):
+        return str(arguments)
+    values = [(key, write_json(value) if isinstance(value, str) else repr(value)) for key, value in arguments.items()]
+    return ", ".join(f"{key}={value}" for key, value in values)
 
 
 def _listed(statement: ast.stmt) -> list[ast.expr]:

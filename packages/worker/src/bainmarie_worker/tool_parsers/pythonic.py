@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from bainmarie_worker.tool_parsers.json_calls import take_json
-from bainmarie_worker.tool_parsers.python_calls import early_name, read_calls
+from bainmarie_worker.tool_parsers.python_calls import early_name, read_calls, write_calls
 from bainmarie_worker.tool_parsers.schemas import Schemas
 from bainmarie_worker.tool_parsers.tagged import Tagged, Taken
 
 _REGIONS = {"<|tool_call_start|>": "<|tool_call_end|>", "<function_calls>": "</function_calls>"}
-_TOOLS = "<|tool_list_start|>"
-"""LFM2's template shows tools this way, and no calls."""
+_TOOLS = "List of tools: "
+"""LFM2's templates show tools this way, and no calls."""
 MARKERS = (*_REGIONS, *_REGIONS.values())
 
 
 def fits(template: str) -> bool:
     """Whether the template writes one of these tags."""
     return any(tag in template for tag in (*_REGIONS, _TOOLS))
+
+
+def written(calls: Sequence[tuple[str, object]]) -> str:
+    """See `tool_parsers`; for LFM2."""
+    return f"<|tool_call_start|>[{write_calls(calls)}]<|tool_call_end|>"
 
 
 class Parser(Tagged):
