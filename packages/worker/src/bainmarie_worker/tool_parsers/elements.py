@@ -25,6 +25,9 @@ class Elements(Tagged):
     end: ClassVar[re.Pattern[str] | None] = None
     """What a call ends with, behind a parameter or at once where it has none; None: with the place that it is in."""
 
+    tag: ClassVar[str] = ""
+    """A part of that which is quick to look for."""
+
     def trimmed(self, value: str) -> str:
         """A value without what the format itself writes around it."""
         return value
@@ -50,7 +53,9 @@ class Elements(Tagged):
     def _span(self, body: str, start: int, closed: bool) -> tuple[int, int] | None:
         """Where the parameters end, and where the call does; None where that is not seen."""
         last = None
-        for last in self.end.finditer(body, start) if self.end is not None else ():
+        if self.end is None or self.tag not in body:
+            return None
+        for last in self.end.finditer(body, start):
             if last.start() == start or body.endswith("parameter>", start, last.start()):
                 return last.span()
         return last.span() if last and closed else None

@@ -33,6 +33,7 @@ class Parser(Elements):
         r"(?:(?P<end></parameter>)(?=\s*(?:<parameter=|$))|(?=\n<parameter=[^>\n]+>\n)|$)",
         re.DOTALL,
     )
+    tag = "</function>"
     end = re.compile(r"\s*</function>")
 
     def trimmed(self, value: str) -> str:

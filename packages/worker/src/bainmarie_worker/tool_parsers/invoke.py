@@ -30,4 +30,5 @@ class Parser(Elements):
         rf"(?:(?P<end></(?:{_DSML})?parameter>)(?=\s*(?:<(?:{_DSML})?parameter name=|$))|$)",
         re.DOTALL,
     )
+    tag = "invoke>"
     end = re.compile(rf"\s*</(?:{_DSML})?invoke>")
