@@ -215,3 +215,33 @@ def test_an_adapter_that_comes_again_is_read_again(start_worker, family, tmp_pat
         counted.append(worker.chat("Hello", model="again", max_tokens=2).json["usage"]["prompt_tokens"])
         assert worker.post("/models/unload", {"name": "again"}).status == 200
     assert counted == [5, 9]
+
+
+def test_settings_reach_the_template_and_cannot_take_its_place(tokenizer):
+    wrapped = TransformersTokenizer(tokenizer, "{{ messages[0].content }}{{ enable_thinking }}{{ reasoning_effort }}")
+    assert wrapped.render(HELLO, None, {"enable_thinking": False, "reasoning_effort": "low"}) == "HelloFalselow"
+    with pytest.raises(RequestError, match="cannot set chat_template, tokenize") as raised:
+        wrapped.render(HELLO, None, {"chat_template": "x", "tokenize": True})
+    assert (raised.value.status, raised.value.param) == (400, "chat_template_kwargs")
+
+
+def test_a_template_that_joins_arguments_to_text_gets_them_as_text(tokenizer):
+    template = "{% for call in messages[0].tool_calls %}{{ '>' + call['function']['arguments'] }}{% endfor %}"
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    wrapped = TransformersTokenizer(tokenizer, template)
+    assert wrapped.render([{"role": "assistant", "content": "", "tool_calls": [call]}], None) == '>{"a": 1}'
+
+
+def test_special_tokens_of_the_templates_format_are_seen_or_end_the_answer(tokenizer):
+    import copy as copying
+
+    fast = copying.deepcopy(tokenizer)
+    names = ["<|channel|>", "<|message|>", "<|call|>", "<|end|>"]
+    fast.add_special_tokens({"additional_special_tokens": names})
+    ids = fast.convert_tokens_to_ids(names)
+    harmony = TransformersTokenizer(fast, "<|start|>assistant<|channel|>final<|message|>")
+    assert harmony.decode(ids) == "".join(names)
+    assert harmony.ends == {fast.eos_token_id, ids[2]}
+    other = TransformersTokenizer(fast)
+    assert other.decode(ids) == ""
+    assert other.ends == {fast.eos_token_id}

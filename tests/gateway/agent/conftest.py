@@ -21,7 +21,7 @@ from bainmarie.catalog import Catalog, ModelSpec
 from bainmarie.store.database import Database
 
 Turn = Any
-"""A text, a (text, calls) pair, a list of calls, or an async function of the messages that gives one of them."""
+"""A text, a (text, calls) pair, a list of calls, a whole message, or an async function that gives one of them."""
 
 
 def call(tool: str, **arguments: Any) -> ProposedCall:
@@ -59,6 +59,9 @@ class Script:
         turn = self._turns.pop(0)
         if callable(turn):
             turn = await turn(messages)
+        if isinstance(turn, AssistantMessage):
+            on_delta(turn.reasoning, reasoning=True)
+            return turn
         text, calls = turn if isinstance(turn, tuple) else (turn, []) if isinstance(turn, str) else ("", turn)
         for word in text.split():
             on_delta(word)

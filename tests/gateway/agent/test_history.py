@@ -15,6 +15,7 @@ from bainmarie.agent.items import (
     ApprovalRequested,
     Item,
     Message,
+    Reasoning,
     ToolCall,
     ToolResult,
     from_json,
@@ -38,6 +39,8 @@ def conversations(draw: st.DrawFn) -> list[Item]:
     for turn in range(draw(st.integers(0, 6))):
         if draw(st.booleans()):
             items.append(Message("user", draw(TEXT)))
+        if draw(st.booleans()):
+            items.append(Reasoning(draw(TEXT), turn + 1))
         items.append(Message("assistant", draw(TEXT), turn + 1))
         count = draw(st.integers(0, 4))
         calls = [ToolCall(f"call_{turn}_{n}", "tool", draw(TEXT | st.just("{}")), turn + 1) for n in range(count)]
@@ -101,6 +104,13 @@ def test_a_history_with_a_call_unanswered_or_answered_twice_is_refused(items, da
     with pytest.raises(ValueError, match="has no result"):
         history.render(without)
     assert [c.id for c in history.unanswered(without)] == [result.call_id]
+
+
+@given(conversations())
+def test_reasoning_goes_back_behind_the_last_question_alone(items):
+    last = max((place for place, item in enumerate(items) if getattr(item, "role", "") == "user"), default=-1)
+    fresh = [item.text for item in items[last + 1 :] if isinstance(item, Reasoning) and item.text]
+    assert [m["reasoning_content"] for m in history.render(items) if "reasoning_content" in m] == fresh
 
 
 def test_a_call_without_a_turn_is_refused():

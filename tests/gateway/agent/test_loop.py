@@ -6,8 +6,9 @@ import os
 import statistics
 from typing import Any
 
-from bainmarie.agent.chat import ProposedCall
+from bainmarie.agent.chat import AssistantMessage, ProposedCall
 from bainmarie.agent.loop import NOTHING_RUN
+from bainmarie.agent.request import read_request
 
 
 def texts(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -39,6 +40,34 @@ async def test_each_turn_sees_every_text_exactly_once(world, tool_call):
         answered = [m["tool_call_id"] for m in messages if m["role"] == "tool"]
         assert asked == answered
         assert len(set(asked)) == len(asked)
+
+
+async def test_reasoning_is_saved_and_goes_back_with_its_calls_until_the_next_question(world, tool_call):
+    add = tool_call("calculator", expression="1 + 1")
+    w = world(AssistantMessage("I add.", (add,), reasoning="One and one."), AssistantMessage("2", reasoning="So 2."))
+    done = await w.run("Add")
+    assert done["text"] == "2"
+    assert [e.data["reasoning"] for e in w.events if e.kind == "delta"] == ["One and one.", "So 2."]
+    first, second = w.script.messages
+    assert [m.get("reasoning_content") for m in second] == [None, "One and one.", None]
+    assert second[1]["content"] == "I add."
+    assert len(first) == 1
+    saved = [(e.data["type"], e.data["text"]) for e in w.events if e.kind == "item" and e.data["type"] != "tool_call"]
+    reasoning, said = ("reasoning", "One and one."), ("message", "I add.")
+    assert saved == [reasoning, said, ("tool_result", "2"), ("reasoning", "So 2."), ("message", "2")]
+
+
+async def test_reasoning_that_a_caller_brings_is_kept(world):
+    w = world("Yes.")
+    history = [
+        {"role": "user", "content": "Old"},
+        {"role": "assistant", "content": "Old answer", "reasoning_content": "Old thought"},
+        {"role": "user", "content": "New"},
+    ]
+    run = await w.runs.start(read_request({"model": "demo", "messages": history}))
+    await w.follow(run)
+    assert [m["content"] for m in w.script.messages[0]] == ["Old", "Old answer", "New"]
+    assert all("reasoning_content" not in m for m in w.script.messages[0])
 
 
 async def test_log_says_what_was_called_and_what_came(world, tool_call, workspace):

@@ -90,6 +90,26 @@ async def test_text_comes_in_pieces_and_as_a_whole(worker):
     assert "tools" not in bodies[0]
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_reasoning_is_no_text(worker, name):
+    stream = [
+        chunk({name: "Hm"}),
+        chunk({name: "m."}),
+        chunk({"content": "Yes."}),
+        chunk({}, "stop"),
+        b"data: [DONE]\n\n",
+    ]
+    chat = await worker(speaking(HEAD, *stream))
+    pieces: list[tuple[str, bool]] = []
+
+    def on_delta(text: str, *, reasoning: bool = False) -> None:
+        pieces.append((text, reasoning))
+
+    message = await chat([], [], on_delta)
+    assert pieces == [("Hm", True), ("m.", True), ("Yes.", False)]
+    assert (message.text, message.reasoning) == ("Yes.", "Hmm.")
+
+
 async def test_calls_are_put_together_by_their_index(worker):
     stream = [
         chunk(part(0, "add", "")),

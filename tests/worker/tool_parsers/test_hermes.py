@@ -47,8 +47,9 @@ def test_the_name_is_told_before_the_arguments_are_complete():
     parser = Parser()
     assert parser.feed('<tool_call>{"name": "add"') == []
     assert parser.feed(', "argu') == [CallStart(0, "add")]
-    assert parser.feed('ments": {"a": 1}}') == []
-    assert parser.feed("</tool_call>") == [CallArguments(0, '{"a": 1}')]
+    assert parser.feed('ments": {"a": 1}') == []
+    assert parser.feed("}") == [CallArguments(0, '{"a": 1}')]
+    assert parser.feed("</tool_call>") == []
     assert parser.finish() == []
 
 

@@ -12,6 +12,7 @@ from bainmarie_worker.engine.sequence import Sampling, Sequence
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.messages import plain_text
 from bainmarie_worker.requests import ChatRequest, CompletionRequest, Wish
+from bainmarie_worker.template_ways import fitted
 from bainmarie_worker.tokenizer import TransformersTokenizer
 from bainmarie_worker.transcripts import Transcripts
 
@@ -54,7 +55,8 @@ def chat_prompt(request: ChatRequest, served: ServedModel, runner: Runner, trans
             param="messages",
             hint="Set `prompt: plain` for it in bain.yaml, or give it a `chat_template:`.",
         )
-    text = tokenizer.render(messages, list(request.tools) or None)
+    messages = fitted(messages, tokenizer.template)
+    text = tokenizer.render(messages, list(request.tools) or None, request.settings)
     return Prompt(text, _sequence(request.wish, served, runner, transcripts.encode(text), None))
 
 

@@ -43,7 +43,7 @@ def endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
 
 
 class EventStream(Response):
-    """Sends server-sent events as they come, `DONE` with the last. Closes `events` when they end or the client leaves."""
+    """Sends server-sent events as they come, `DONE` with the last. Closes `events` when they end or the client goes."""
 
     media_type = "text/event-stream"
 

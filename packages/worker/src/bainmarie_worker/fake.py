@@ -11,7 +11,9 @@ import os
 import re
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
@@ -149,20 +151,26 @@ class FakeRunner:
         turn = sum(message["role"] == "assistant" for message in messages)
         entry = self._options.script[min(turn, len(self._options.script) - 1)]
         calls = entry.get("tool_calls") or [] if tools else []
-        return "\n".join([*filter(None, [entry.get("content")]), *map(_written, calls)])
+        thoughts = f"<think>\n{entry['reasoning']}\n</think>\n\n" if entry.get("reasoning") else ""
+        return thoughts + "\n".join([*filter(None, [entry.get("content")]), *map(_written, calls)])
 
 
 class FakeTokenizer:
     """Words with the white space before them; ids are given out as words appear."""
 
-    template = "<tool_call> {messages and tools as JSON}"
+    template = "<tool_call> <think></think> {messages and tools as JSON}"
     ends: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
         self._words: list[str] = []
 
-    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         return json.dumps({"messages": messages, "tools": tools}, ensure_ascii=False)
 
     def warm(self) -> None:

@@ -39,6 +39,8 @@ def _message(value: Any, place: str) -> dict[str, Any]:
     for name in ("name", "tool_call_id", "reasoning_content"):
         if isinstance(value.get(name), str):
             message[name] = value[name]
+    if isinstance(value.get("reasoning"), str):  # as some servers and clients call it
+        message.setdefault("reasoning_content", value["reasoning"])
     return message
 
 

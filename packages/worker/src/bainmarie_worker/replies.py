@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Union
 
 from bainmarie_worker.reading import Chance, Outcome
-from bainmarie_worker.tool_parsers import CallArguments, CallStart, Delta, Text
+from bainmarie_worker.tool_parsers import CallArguments, CallStart, Delta, Reasoning, Text
 
 Json = dict[str, Any]
 
@@ -20,6 +20,7 @@ class ChatReply:
     def __init__(self, index: int) -> None:
         self._index = index
         self._words: list[str] = []
+        self._reasoning: list[str] = []
         self._calls: list[Json] = []
         self._chances: list[Json] | None = None
 
@@ -51,6 +52,8 @@ class ChatReply:
         """The choice in one piece. Content is null where there are calls and no words."""
         words = "".join(self._words)
         message: Json = {"role": "assistant", "content": words if words or not self._calls else None}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
         if self._calls:
             message["tool_calls"] = self._calls
         chances = None if self._chances is None else {"content": self._chances, "refusal": None}
@@ -60,6 +63,9 @@ class ChatReply:
         if isinstance(delta, Text):
             self._words.append(delta.text)
             return {"content": delta.text}
+        if isinstance(delta, Reasoning):
+            self._reasoning.append(delta.text)
+            return {"reasoning_content": delta.text}
         if isinstance(delta, CallStart):
             function = {"name": delta.name, "arguments": ""}
             call = {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bainmarie_worker.engine.sequence import Sampling
@@ -58,6 +58,10 @@ class ChatRequest:
     """As the chat template takes them: content is a string, arguments of tool calls are objects where they can be."""
     tools: tuple[dict[str, Any], ...]
     """Empty also where tool_choice is `none`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the chat template is told beside messages and tools, such as `enable_thinking`."""
+    inline: bool = False
+    """Reasoning stays in the content, as the model wrote it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def parse_chat(body: bytes) -> ChatRequest:
     """RequestError 400 with `param` where something is off."""
     data = parse_body(body)
     wish = _wish(data, ("max_completion_tokens", "max_tokens"), _chat_logprobs(data))
-    return ChatRequest(wish, read_messages(data.get("messages")), _tools(data))
+    messages, tools = read_messages(data.get("messages")), _tools(data)
+    return ChatRequest(wish, messages, tools, _settings(data), _inline(data.get("reasoning_format")))
 
 
 def parse_completion(body: bytes) -> CompletionRequest:
@@ -101,6 +106,28 @@ def parse_completion(body: bytes) -> CompletionRequest:
     if not isinstance(prompt, str) or not prompt:
         raise _bad("prompt", "must be a string that is not empty, or a list with one such string")
     return CompletionRequest(wish, prompt)
+
+
+def _settings(data: dict[str, Any]) -> dict[str, Any]:
+    """`chat_template_kwargs`, and `reasoning_effort` as templates name it; its `none` turns thinking off."""
+    given = data.get("chat_template_kwargs")
+    if given is not None and not isinstance(given, dict):
+        raise _bad("chat_template_kwargs", "must be an object")
+    effort = data.get("reasoning_effort")
+    if effort is not None and not isinstance(effort, str):
+        raise _bad("reasoning_effort", "must be a string, such as `low`")
+    wished: dict[str, Any] = {}
+    if effort == "none":
+        wished["enable_thinking"] = False
+    elif effort is not None:
+        wished["reasoning_effort"] = effort
+    return {**wished, **(given or {})}
+
+
+def _inline(value: Any) -> bool:
+    if value not in (None, "auto", "deepseek", "none"):
+        raise _bad("reasoning_format", "must be `auto` (or `deepseek`, which is the same), or `none`")
+    return bool(value == "none")
 
 
 def _chat_logprobs(data: dict[str, Any]) -> int | None:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bainmarie_protocol import ServedModel, paths
-from bainmarie_worker import tool_parsers
+from bainmarie_worker import answer_format
 from bainmarie_worker.answers import Asked, answer
 from bainmarie_worker.chat import chat_prompt, completion_prompt, forget_adapter, tokenizer_of
 from bainmarie_worker.disconnect import endpoint
@@ -20,7 +20,7 @@ from bainmarie_worker.errors import LoadError, RequestError
 from bainmarie_worker.replies import ChatReply, CompletionReply
 from bainmarie_worker.requests import parse_body, parse_chat, parse_completion
 from bainmarie_worker.served import Served
-from bainmarie_worker.tool_parsers import Parser
+from bainmarie_worker.tool_parsers import Parser, Schemas
 from bainmarie_worker.transcripts import Transcripts
 
 
@@ -52,8 +52,11 @@ class _Server:
         transcripts = self._transcripts(tokenizer)
         prompt = chat_prompt(asked, model, runner, transcripts)
 
+        template = "" if model.prompt == "plain" else tokenizer.template
+        schemas = Schemas(asked.tools)
+
         def parser() -> Parser | None:
-            return tool_parsers.parser_for(tokenizer.template) if asked.tools else None
+            return answer_format.parser_for(template, prompt.text, schemas, inline=asked.inline)
 
         made = Asked(asked.wish, prompt, tokenizer.decode, ChatReply, parser)
         return await answer(self._engine, made, model.name, transcripts.note)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import inspect
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from bainmarie_protocol import ServedModel
-from bainmarie_worker import chat_templates, tool_parsers
+from bainmarie_worker import answer_format, chat_templates
 from bainmarie_worker.errors import LoadError, RequestError
+from bainmarie_worker.template_ways import with_text_arguments
 from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer, special_tokens
 
 
@@ -27,8 +31,12 @@ class TransformersTokenizer:
         self.template = own if template is None else template
         self._begin = getattr(tokenizer, "bos_token_id", None)
         end = getattr(tokenizer, "eos_token_id", None)
-        self.ends = frozenset(() if end is None else (end,))
-        shown = set(tool_parsers.markers())
+        ends, shown = answer_format.ends(self.template), answer_format.markers(self.template)
+        self.ends = frozenset(
+            token_id
+            for token_id, token in tokenizer.added_tokens_decoder.items()
+            if token_id == end or str(token) in ends
+        ) | frozenset(() if end is None else (end,))
         self._added = tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         self._hidden = {
             token_id
@@ -56,17 +64,42 @@ class TransformersTokenizer:
         gone = [key for key in self._variants if key[0] == adapter]
         return [self._variants.pop(key) for key in gone]
 
-    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
-        """The prompt's text as the chat template writes it. RequestError 400 with the template's own complaint."""
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=True, chat_template=self._given
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """The prompt's text as the chat template writes it; `settings` are names of its own.
+
+        A template that cannot write arguments as objects gets them as text. RequestError 400 with the template's own
+        complaint, or for a setting that is not the template's.
+        """
+        write = self._tokenizer.apply_chat_template
+        foreign = settings.keys() & (inspect.signature(write).parameters.keys() - {"documents"})
+        if foreign:
+            raise RequestError(
+                400,
+                f"chat_template_kwargs cannot set {', '.join(sorted(foreign))}",
+                code="invalid_value",
+                param="chat_template_kwargs",
             )
+
+        def written(messages: list[dict[str, Any]]) -> str:
+            text: str = write(
+                messages, tools=tools, tokenize=False, add_generation_prompt=True, chat_template=self._given, **settings
+            )
+            return text
+
+        try:
+            try:
+                return written(messages)
+            except TypeError:
+                return written(with_text_arguments(messages))
         except Exception as error:  # a template is foreign code: any error of it concerns this request alone
             raise RequestError(
                 400, f"the model's chat template refuses these messages: {error}", code="template", param="messages"
             ) from error
-        return text
 
     def warm(self) -> None:
         """Compiles the template. One that refuses this conversation is compiled all the same."""
@@ -95,7 +128,7 @@ class TransformersTokenizer:
         return text.startswith(self._added)
 
     def decode(self, ids: list[int]) -> str:
-        """The text without control tokens; tokens that mark tool calls stay. Incomplete characters become U+FFFD."""
+        """The text without control tokens; those that mark reasoning and calls stay. Half characters become U+FFFD."""
         kept = [token for token in ids if token not in self._hidden]
         text: str = self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from bainmarie.agent.history import ChatMessage
 
-OnDelta = Callable[[str], None]
-"""Takes each piece of text as it comes."""
+
+class OnDelta(Protocol):
+    """Takes each piece of text as it comes."""
+
+    def __call__(self, text: str, *, reasoning: bool = False) -> None:
+        """`reasoning`: the model writes it for itself, before it answers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class AssistantMessage:
     finish_reason: str = "stop"
     seconds: float | None = None
     """What the model itself took, where the worker says it; else the whole turn counts as the model's."""
+    reasoning: str = ""
+    """What it wrote for itself before it answered."""
 
 
 class Chat(Protocol):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class RunEvent:
     """One piece of news, with JSON data.
 
-    item: a saved item; delta: {"text"} as it comes; approval: an `ApprovalRequest` that waits; status: of a model that
-    loads; done: how the run ended, the last one.
+    item: a saved item; delta: {"text"} or {"reasoning"} as it comes; approval: an `ApprovalRequest` that waits; status:
+    of a model that loads; done: how the run ended, the last one.
     """
 
     kind: str

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from bainmarie.agent.items import Item, Message, ToolCall, ToolResult
+from bainmarie.agent.items import Item, Message, Reasoning, ToolCall, ToolResult
 from bainmarie.errors import BadRequest
 
 NOT_ANSWERED = "Interrupted: nothing is known of this call."
@@ -43,6 +43,9 @@ class _Reading:
             case "user":
                 self._said(Message("user", _text(message, where)))
             case "assistant":
+                self._answer_open()
+                if isinstance(thoughts := message.get("reasoning_content"), str) and thoughts:
+                    self._items.append(Reasoning(thoughts))
                 self._said(Message("assistant", _text(message, where)))
                 for number, call in enumerate(message.get("tool_calls") or ()):
                     self._call(call, f"{where}.tool_calls[{number}]")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
-from bainmarie.agent.items import Item, Message, ToolCall, ToolResult
+from bainmarie.agent.items import Item, Message, Reasoning, ToolCall, ToolResult
 
 
 class Function(TypedDict):
@@ -25,6 +25,7 @@ class ChatMessage(TypedDict, total=False):
 
     role: str
     content: str
+    reasoning_content: str
     tool_calls: list[CallShape]
     tool_call_id: str
     name: str
@@ -44,17 +45,25 @@ class LogEntry(TypedDict, total=False):
 def render(items: Iterable[Item]) -> list[ChatMessage]:
     """The chat messages of a conversation: every text once, and after a turn's calls their results in call order.
 
+    Reasoning goes back to the model as long as it works on the same question: with the messages behind the user's last.
     ValueError where a call has no result, or two, or belongs to no assistant message: such a history must not be sent.
     """
     items = list(items)
     results = _results(items)
     chat: list[ChatMessage] = []
     pending: list[ToolCall] = []
-    for item in items:
+    question = max((place for place, item in enumerate(items) if _asks(item)), default=-1)
+    thoughts = ""
+    for place, item in enumerate(items):
         if isinstance(item, Message):
             chat += _answers(pending, results)
             pending = []
             chat.append({"role": item.role, "content": item.text})
+            if thoughts and item.role == "assistant":
+                chat[-1]["reasoning_content"] = thoughts
+            thoughts = ""
+        elif isinstance(item, Reasoning):
+            thoughts = item.text if place > question else ""
         elif isinstance(item, ToolCall):
             if not chat or chat[-1]["role"] != "assistant":
                 raise ValueError(f"call {item.id} follows no assistant message")
@@ -90,6 +99,10 @@ def log(items: Iterable[Item]) -> list[LogEntry]:
     results = _results(items)
     calls = [i for i in items if isinstance(i, ToolCall) and i.iteration > 0 and i.id in results]
     return [_entry(call, results[call.id]) for call in calls]
+
+
+def _asks(item: Item) -> bool:
+    return isinstance(item, Message) and item.role == "user"
 
 
 def _results(items: Iterable[Item]) -> dict[str, ToolResult]:

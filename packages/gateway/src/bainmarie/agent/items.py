@@ -25,6 +25,14 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Reasoning:
+    """What the model wrote for itself before the assistant message that follows."""
+
+    text: str
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
 class ToolCall:
     """A call that the assistant message before it asks for.
 
@@ -65,10 +73,11 @@ class ApprovalDecided:
     reason: str = ""
 
 
-Item = Message | ToolCall | ToolResult | ApprovalRequested | ApprovalDecided
+Item = Message | Reasoning | ToolCall | ToolResult | ApprovalRequested | ApprovalDecided
 
 _KINDS: dict[str, type[Item]] = {
     "message": Message,
+    "reasoning": Reasoning,
     "tool_call": ToolCall,
     "tool_result": ToolResult,
     "approval_request": ApprovalRequested,

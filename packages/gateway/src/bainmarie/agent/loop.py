@@ -17,7 +17,7 @@ from bainmarie.agent import history
 from bainmarie.agent.calls import Calls, Ready
 from bainmarie.agent.chat import AssistantMessage, Chat
 from bainmarie.agent.events import Emit, RunEvent
-from bainmarie.agent.items import Item, Message, ToolCall, ToolResult, to_json
+from bainmarie.agent.items import Item, Message, Reasoning, ToolCall, ToolResult, to_json
 from bainmarie.agent.timings import Stopwatch, Timing
 from bainmarie.agent.tools.tool import Toolset
 from bainmarie.store.runs import RunStore
@@ -132,8 +132,8 @@ class Loop:
         async with limit:
             return await self._calls.run(call, watch)
 
-    def _delta(self, text: str) -> None:
-        self._emit(RunEvent("delta", {"text": text}))
+    def _delta(self, text: str, *, reasoning: bool = False) -> None:
+        self._emit(RunEvent("delta", {"reasoning" if reasoning else "text": text}))
 
     def _tell(self, item: Item) -> None:
         self._emit(RunEvent("item", to_json(item)))
@@ -167,6 +167,7 @@ def _saved(message: AssistantMessage, iteration: int, with_calls: bool) -> list[
     """The turn as items; each call gets an id of ours, since models give the same one again."""
     calls = message.tool_calls if with_calls else ()
     return [
+        *([Reasoning(message.reasoning, iteration)] if message.reasoning else []),
         Message("assistant", message.text, iteration),
         *(ToolCall(f"call_{uuid.uuid4().hex[:16]}", call.name, call.arguments, iteration) for call in calls),
     ]

@@ -23,6 +23,8 @@ _SAMPLING: dict[str, type | tuple[type, ...]] = {
     "min_p": (int, float),
     "seed": int,
     "stop": (str, list),
+    "reasoning_effort": str,
+    "chat_template_kwargs": dict,
 }
 """Passed on to the worker, which knows the ranges."""
 _OTHERS = {
@@ -111,6 +113,7 @@ _NAMES: dict[type, str] = {
     float: "a number",
     bool: "true or false",
     list: "a list",
+    dict: "an object",
 }
 
 

@@ -84,6 +84,7 @@ class _Reply:
     def __init__(self, on_delta: OnDelta) -> None:
         self._on_delta = on_delta
         self._words: list[str] = []
+        self._reasoning: list[str] = []
         self._names: dict[int, str] = {}
         self._arguments: dict[int, list[str]] = {}
         self._usage = Usage()
@@ -110,9 +111,14 @@ class _Reply:
         calls = tuple(
             ProposedCall(self._names[index], "".join(self._arguments[index])) for index in sorted(self._names)
         )
-        return AssistantMessage("".join(self._words), calls, self._usage, self._finish_reason)
+        return AssistantMessage(
+            "".join(self._words), calls, self._usage, self._finish_reason, reasoning="".join(self._reasoning)
+        )
 
     def _delta(self, delta: Mapping[str, Any]) -> None:
+        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
+            self._reasoning.append(thought)
+            self._on_delta(thought, reasoning=True)
         if text := delta.get("content"):
             self._words.append(text)
             self._on_delta(text)

@@ -30,14 +30,23 @@ class Conversation:
         self.messages = list(self._first)
 
     def say(self, text: str) -> None:
-        """Send one message and print the answer as it comes.
+        """Send one message and print the answer as it comes, on a terminal with the reasoning before it.
 
         An answer that is interrupted stays in the conversation as far as it came; the interrupt passes through.
         """
         self.messages.append({"role": "user", "content": text})
         answer: list[str] = []
+        thoughts: list[str] = []
+
+        def thought(piece: str) -> None:
+            if sys.stdout.isatty():
+                thoughts.append(piece)
+                click.echo(click.style(terminal.visible(piece), dim=True), nl=False, color=terminal.colours(sys.stdout))
+
         try:
-            for piece in pieces(self._client, {**self._request, "messages": self.messages}):
+            for piece in pieces(self._client, {**self._request, "messages": self.messages}, thought):
+                if thoughts and not answer:
+                    click.echo("\n")
                 answer.append(piece)
                 click.echo(terminal.visible(piece), nl=False)
             click.echo()

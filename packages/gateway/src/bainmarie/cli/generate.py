@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,12 +69,15 @@ def generate(
         click.echo(text_of(answer))
 
 
-def pieces(client: Client, body: dict[str, Any]) -> Iterator[str]:
-    """The texts of a streamed chat answer, as they come."""
+def pieces(client: Client, body: dict[str, Any], thought: Callable[[str], None] = lambda text: None) -> Iterator[str]:
+    """The texts of a streamed chat answer, as they come; `thought` is given the reasoning before them."""
     with client.events("POST", CHAT, {**body, "stream": True}) as stream:
         for event in stream:
             for choice in event.data.get("choices", []):
-                if text := choice.get("delta", {}).get("content"):
+                delta = choice.get("delta", {})
+                if reasoning := delta.get("reasoning_content"):
+                    thought(reasoning)
+                if text := delta.get("content"):
                     yield text
 
 

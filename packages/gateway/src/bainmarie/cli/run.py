@@ -80,7 +80,9 @@ def run(
     transcript = Transcript(text=None if as_json else sys.stdout, calls=sys.stderr)
     with gateway_session() as session:
         ensure_ready(session.client, [model])
-        done = watch_run(session.client, request, Watcher(ask_or_deny, transcript.item, transcript.delta))
+        done = watch_run(
+            session.client, request, Watcher(ask_or_deny, transcript.item, transcript.delta, transcript.thought)
+        )
     transcript.end_line()
     if as_json:
         terminal.print_json(done)

@@ -25,6 +25,7 @@ class Watcher:
     decide: Decide
     item: Callable[[dict[str, Any]], None] = nothing
     delta: Callable[[str], None] = nothing
+    thought: Callable[[str], None] = nothing
     status: Callable[[dict[str, Any]], None] = nothing
 
 
@@ -40,6 +41,7 @@ def watch_run(client: Client, request: Mapping[str, Any], watcher: Watcher) -> d
                 watcher.item(event.data)
             elif event.name == "delta":
                 watcher.delta(str(event.data.get("text", "")))
+                watcher.thought(str(event.data.get("reasoning", "")))
             elif event.name == "status":
                 watcher.status(event.data)
             elif event.name == "approval":

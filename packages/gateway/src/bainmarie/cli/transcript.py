@@ -19,11 +19,13 @@ class Transcript:
     """Shows one run. Feed it the run's `item` and `delta` events in order."""
 
     def __init__(self, *, text: IO[str] | None, calls: IO[str]) -> None:
-        """`text` gets what the model says, as it comes (None: nobody), `calls` the calls and results."""
+        """`text` gets what the model says, as it comes (None: nobody), `calls` its reasoning, the calls and results."""
         self._text = text
         self._calls = calls
         self._streamed = False
         self._open = False
+        self._thinking = False
+        """Whether a line of reasoning is open."""
         self._colour = terminal.colours(calls)
 
     def delta(self, text: str) -> None:
@@ -33,8 +35,17 @@ class Transcript:
         if not self._open:
             text = text.lstrip("\n")
         if text:
+            self._end_thought()
             self._write(text)
             self._streamed = self._open = True
+
+    def thought(self, text: str) -> None:
+        """A piece of the model's reasoning."""
+        if text:
+            if not self._thinking:
+                self.end_line()
+                self._thinking = True
+            click.echo(click.style(terminal.visible(text), dim=True), file=self._calls, nl=False, color=self._colour)
 
     def item(self, item: Mapping[str, Any]) -> None:
         """A saved item. A message whose text came in pieces is not shown again."""
@@ -52,10 +63,16 @@ class Transcript:
             self._result(str(item["status"]), str(item["text"]))
 
     def end_line(self) -> None:
-        """Close a line of text that is still open."""
+        """Close a line that is still open."""
+        self._end_thought()
         if self._open:
             self._write("\n")
             self._open = False
+
+    def _end_thought(self) -> None:
+        if self._thinking:
+            click.echo(file=self._calls)
+            self._thinking = False
 
     def _result(self, status: str, text: str) -> None:
         lines = text.splitlines() or ["(nothing)"]

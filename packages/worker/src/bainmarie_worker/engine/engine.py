@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -30,9 +30,11 @@ class Tokenizer(Protocol):
     template: str
     """The chat template's source; empty where the model has none."""
     ends: frozenset[int]
-    """Its end token, where it has one: an answer ends there, whatever the base model's configuration says."""
+    """Its end token, and those of its template's format: an answer ends there, whatever the base model says."""
 
-    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str: ...
+    def render(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, settings: Mapping[str, Any] = ...
+    ) -> str: ...
     def encode(self, text: str, *, special: bool) -> list[int]: ...
     def is_boundary(self, text: str) -> bool: ...
     def decode(self, ids: list[int]) -> str: ...

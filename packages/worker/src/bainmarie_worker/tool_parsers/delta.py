@@ -1,4 +1,4 @@
-"""What a tool parser makes of a text: pieces in the order in which they may be sent."""
+"""What is made of the text of an answer: pieces in the order in which they may be sent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import Union
 @dataclass(frozen=True)
 class Text:
     """Words for the reader."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """Words that the model writes for itself before it answers."""
 
     text: str
 
@@ -29,4 +36,4 @@ class CallArguments:
     text: str
 
 
-Delta = Union[Text, CallStart, CallArguments]
+Delta = Union[Text, Reasoning, CallStart, CallArguments]

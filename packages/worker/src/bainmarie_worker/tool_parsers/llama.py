@@ -1,7 +1,4 @@
-"""The whole answer is one JSON object `{"name": ..., "parameters": {...}}`: Llama 3.1 and later.
-
-An answer that does not begin with `{` (or with the python tag) is words, and streams.
-"""
+"""The whole answer is one JSON object `{"name": ..., "parameters": {...}}`: Llama 3.1 and later."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import json
 import re
 
 from bainmarie_worker.tool_parsers.call_json import read_call
-from bainmarie_worker.tool_parsers.delta import CallArguments, CallStart, Delta, Text
+from bainmarie_worker.tool_parsers.whole import Whole
 
 _TAG = "<|python_tag|>"
 MARKERS = (_TAG,)
@@ -21,37 +18,16 @@ def fits(template: str) -> bool:
     return '"parameters": dictionary of argument name' in template or _TAG in template
 
 
-class Parser:
-    """See `tool_parsers`. Calls are told at the end: only then is it sure that the answer is one."""
+class Parser(Whole):
+    """See `tool_parsers`."""
 
-    def __init__(self) -> None:
-        self._held = ""
-        self._words = False
+    begins = ("{", _TAG)
 
-    def feed(self, text: str) -> list[Delta]:
-        if self._words:
-            return [Text(text)] if text else []
-        self._held += text
-        start = self._held.lstrip()
-        if not start or _TAG.startswith(start) or start.startswith(("{", _TAG)):
-            return []
-        self._words = True
-        held, self._held = self._held, ""
-        return [Text(held)]
-
-    def finish(self) -> list[Delta]:
-        """Several calls may stand one after the other, separated by `;`."""
-        held, self._held = self._held, ""
-        body = held.strip()
-        body = body[len(_TAG) :] if body.startswith(_TAG) else body
-        calls = [read_call(piece) if _PARAMETERS.search(piece) else None for piece in _objects(body)]
-        if not calls or None in calls:
-            return [Text(held)] if held else []
-        found: list[Delta] = []
-        for index, call in enumerate(calls):
-            if call is not None:
-                found += [CallStart(index, call[0]), CallArguments(index, call[1])]
-        return found
+    def calls(self, text: str) -> list[tuple[str, str]]:
+        """Several may stand one after the other, separated by `;`."""
+        pieces = _objects(text.removeprefix(_TAG))
+        calls = [read_call(piece) if _PARAMETERS.search(piece) else None for piece in pieces]
+        return [] if None in calls else [call for call in calls if call is not None]
 
 
 def _objects(text: str) -> list[str]:
@@ -62,7 +38,7 @@ def _objects(text: str) -> list[str]:
     while rest:
         try:
             _, end = decoder.raw_decode(rest)
-        except ValueError:
+        except (ValueError, RecursionError):
             return [*pieces, rest]
         pieces.append(rest[:end])
         rest = rest[end:].lstrip("; \n")
