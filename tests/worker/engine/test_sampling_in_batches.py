@@ -16,14 +16,22 @@ PROMPT = [9, 8, 7, 6] * 6
 TOKENS = 24
 
 
-@pytest.fixture(scope="module")
-def reference():
-    return make(architecture("llama"))
+WITH_STATES = ("qwen3_5_text", "lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "mamba2")
+
+
+@pytest.fixture(scope="module", params=["llama", *WITH_STATES])
+def known(request):
+    return architecture(request.param)
 
 
 @pytest.fixture(scope="module")
-def forward():
-    return way(make(architecture("llama")))
+def reference(known):
+    return make(known)
+
+
+@pytest.fixture(scope="module")
+def forward(known):
+    return way(make(known))
 
 
 def logits(model, ids):
