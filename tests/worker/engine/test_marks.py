@@ -120,21 +120,18 @@ CIRCLE = Sampling(logit_bias=((9, 500.0),))
 CIRCLING = [*tokens(0, ALIKE), *[9] * 3, 8, *[9] * 3]
 
 
-def guessing(pot):
-    if not pot.forward.guesses:
-        pytest.skip("its memories take no guesses back")
-    return Watched(pot.forward)
+GUESSING = [known for known in UNCUT if known.path == "fused"]
 
 
-def check_fresh(pot, stream):
-    fresh = heard(stream.sequence.prompt, stream.sequence.max_tokens, stream.sequence.sampling)
-    finish(batch(pot.forward, speculate=False), fresh)
-    assert stream.tokens == fresh.tokens
+@pytest.fixture(scope="module", params=GUESSING, ids=lambda known: known.title)
+def guessing(request):
+    """Of those the ones whose guesses can be taken back."""
+    return Pot(request.param)
 
 
 @pytest.mark.parametrize("length", range(1, 24, 2))
-def test_an_answer_with_right_and_wrong_guesses_that_is_gone_on_with(pot, length):
-    watched = guessing(pot)
+def test_an_answer_with_right_and_wrong_guesses_that_is_gone_on_with(guessing, length):
+    watched = Watched(guessing.forward)
     work = batch(watched)
     first = heard(CIRCLING, length, CIRCLE)
     finish(work, first)
@@ -145,13 +142,13 @@ def test_an_answer_with_right_and_wrong_guesses_that_is_gone_on_with(pot, length
     ways = [heard([*told, *tokens(seed, 10)], TOKENS) for seed in (3, 4)]
     for way_on in ways:
         finish(work, way_on)
-        check_fresh(pot, way_on)
+        guessing.check(way_on)
     assert [stream.finish.cached for stream in ways] == [len(told) - 1] * 2
 
 
 @pytest.mark.parametrize("made", range(1, 8))
-def test_what_a_cancelled_answer_with_guesses_has_left(pot, made):
-    watched = guessing(pot)
+def test_what_a_cancelled_answer_with_guesses_has_left(guessing, made):
+    watched = Watched(guessing.forward)
     work = batch(watched)
     first, beside = heard(CIRCLING, 60, CIRCLE), asked(2)
     submit(work, first, beside)
@@ -163,23 +160,23 @@ def test_what_a_cancelled_answer_with_guesses_has_left(pot, made):
     told = [*CIRCLING, *first.tokens]
     more = heard([*told, *tokens(3, 10)], TOKENS)
     finish(work, more)
-    check_fresh(pot, more)
-    pot.check(beside)
+    guessing.check(more)
+    guessing.check(beside)
     assert more.finish.cached == len(told) - 1
 
 
-def test_a_pass_with_guesses_ends_at_a_mark_that_another_wants(pot):
-    watched = guessing(pot)
+def test_a_pass_with_guesses_ends_at_a_mark_that_another_wants(guessing):
+    watched = Watched(guessing.forward)
     work = batch(watched)
-    asked_for = tokens(0, 25) * 4
-    first, longer, parting = (heard(ids, TOKENS) for ids in (asked_for, [*asked_for, 5, 6], [*asked_for[:-1], 7, 8]))
-    finish(work, first, longer, parting)
-    late = heard([*asked_for, 8, 9], TOKENS)
+    told = tokens(0, 25) * 4
+    streams = [heard(ids, TOKENS, CIRCLE) for ids in (told, [*told, 5, 6], [*told[:-1], 7, 8])]
+    finish(work, *streams)
+    late = heard([*told, 8, 9], TOKENS)
     finish(work, late)
     assert watched.guessed > 0
-    for stream in (first, longer, parting, late):
-        check_fresh(pot, stream)
-    assert late.finish.cached == len(asked_for)
+    assert [stream.tokens for stream in streams] == [[9] * TOKENS] * 3
+    guessing.check(late)
+    assert late.finish.cached == len(told)
 
 
 @given(st.sets(st.integers(1, 1000), min_size=1, max_size=20), st.integers(0, 1000))

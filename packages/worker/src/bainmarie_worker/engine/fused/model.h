@@ -94,7 +94,7 @@ typedef struct {
     int64_t alone;        /* the first layer from which on none keeps keys and values, or `count` */
     int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
-    int64_t trace;        /* numbers of a row's trace, of all recurrent layers */
+    int64_t trace;        /* numbers of a row's trace: what all recurrent layers take in of it, as projected */
     int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
     float epsilon, query_epsilon, token_epsilon, scaling;
     float growth;
@@ -109,17 +109,15 @@ typedef struct {
     int64_t rank;           /* a multiple of 16 */
 } change;
 
-/* A state cannot be taken back by a row. So guesses leave no more than their trace: of each recurrent layer what it takes in
- * of the row, as projected. Those that were right are repeated by the next pass, without the products. */
 typedef struct {
     void *block;      /* of each layer with keys and values [2, key heads, capacity, size] */
     int64_t capacity;
     float *state;     /* of all recurrent layers */
     const change *changes; /* [layers, MATRICES] or null */
-    const float *repeated; /* [repeats, trace] of tokens that are computed, but not in the state: they come first */
-    float *traces;         /* [guesses, trace] which this pass fills in */
+    const float *repeated; /* [repeats, trace] of the tokens before this pass that the state does not know yet */
+    float *traces;         /* [guesses, trace] which the pass fills in */
     int64_t repeats;
-    int64_t guesses;       /* its last rows, which this pass keeps out of the state */
+    int64_t guesses;       /* last rows, which the pass keeps out of the state */
 } sequence;
 
 typedef struct {
