@@ -69,7 +69,8 @@ class Watched:
     """Implements `Forward` and `Independent` around another one and counts what happens."""
 
     def __init__(self, forward: Forward) -> None:
-        self.path, self.packs, self.crops, self.why = forward.path, forward.packs, forward.crops, forward.why
+        self.path, self.packs, self.why = forward.path, forward.packs, forward.why
+        self.crops, self.guesses = forward.crops, forward.guesses
         self.passes: list[list[tuple[int, int]]] = []
         """(tokens, logits wanted) of each part. The parts themselves would keep their memories alive."""
         self.memories = 0
@@ -181,12 +182,14 @@ def finish(batch: Batch, *streams: Heard) -> None:
     assert all(stream.ended for stream in streams)
 
 
-def generated(model: Any, prompt: SequenceOf[int], tokens: int) -> list[int]:
-    """What the library's own loop makes of it, greedy."""
-    return generated_together(model, [prompt], tokens)[0]
+def generated(model: Any, prompt: SequenceOf[int], tokens: int, **settings: Any) -> list[int]:
+    """What the library's own loop makes of it, greedy; `settings` are its own."""
+    return generated_together(model, [prompt], tokens, **settings)[0]
 
 
-def generated_together(model: Any, prompts: SequenceOf[SequenceOf[int]], tokens: int) -> list[list[int]]:
+def generated_together(
+    model: Any, prompts: SequenceOf[SequenceOf[int]], tokens: int, **settings: Any
+) -> list[list[int]]:
     """The same for many prompts of one length."""
     ids = torch.tensor([list(prompt) for prompt in prompts])
     with torch.inference_mode():
@@ -197,6 +200,7 @@ def generated_together(model: Any, prompts: SequenceOf[SequenceOf[int]], tokens:
             max_new_tokens=tokens,
             eos_token_id=None,
             pad_token_id=0,
+            **settings,
         )
     assert whole.shape[1] == ids.shape[1] + tokens
     answers: list[list[int]] = whole[:, ids.shape[1] :].tolist()

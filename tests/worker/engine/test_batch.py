@@ -22,6 +22,7 @@ class Counting:
     path = "counting"
     why = ""
     crops = True
+    guesses = True
 
     def __init__(self, packs=True):
         self.packs = packs

@@ -21,6 +21,7 @@ from tests.worker.engine.driving import (
     way,
 )
 
+from bainmarie_worker.engine.sequence import Sampling
 from bainmarie_worker.engine.ways import best_way
 
 LENGTHS = (1, 2, 5, 9, 17, 33, 60, 21)
@@ -148,12 +149,12 @@ def test_with_guesses(pot):
     drawn = sum(len(stream.tokens) for stream in streams)
     if pot.forward.crops:
         assert watched.guessed >= drawn - watched.draws > 0, "guesses were made, and right ones were taken"
-    else:
+    if not pot.forward.guesses:
         assert (watched.guessed, watched.draws) == (0, drawn)
 
 
 def repeating(pot):
-    """A prompt whose answer soon repeats three tokens; for a model that nobody guesses for, any."""
+    """A prompt whose answer soon repeats three tokens; for a model with a state, which forgets no token, any."""
     chance = random.Random(4)
     asked = [chance.choices(range(3, 128), k=6) for _ in range(64 if pot.forward.crops else 1)]
     for prompt, answer in zip(asked, generated_together(pot.reference, asked, 28), strict=True):
@@ -162,6 +163,23 @@ def repeating(pot):
         if not pot.forward.crops or any(three in threes[:place] for place, three in enumerate(threes)):
             return prompt
     raise AssertionError("no answer repeats anything")
+
+
+def test_with_guesses_some_of_which_are_right(pot):
+    """Of three tokens, so that what comes next is often what came before, and often not."""
+    bias = {(token,): 30.0 for token in (40, 50, 60)}
+    sampling = Sampling(logit_bias=tuple((token, value) for (token,), value in bias.items()))
+    streams = [heard([*prompt, 40, 50, 60], 40, sampling) for prompt in prompts()[:4]]
+    watched = pot.watched()
+    finish(batch(watched), *streams)
+    for stream in streams:
+        assert stream.tokens == generated(pot.reference, stream.sequence.prompt, 40, sequence_bias=bias)
+    right = 40 * len(streams) - watched.draws
+    if not pot.forward.guesses:
+        assert watched.guessed == right == 0
+        return
+    assert right > 0
+    assert watched.guessed > right or pot.forward.crops, "nothing was taken back"
 
 
 def test_after_a_neighbour_was_cancelled(pot):

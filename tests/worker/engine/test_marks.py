@@ -11,6 +11,7 @@ from tests.worker.engine.architectures import ARCHITECTURES, make
 from tests.worker.engine.driving import Watched, batch, finish, generated, heard, steps, submit, way
 
 from bainmarie_worker.engine.marks import Marks
+from bainmarie_worker.engine.sequence import Sampling
 
 ALIKE = 100
 """Tokens that all conversations here begin with."""
@@ -58,7 +59,7 @@ def test_the_third_of_those_that_begin_alike_begins_where_the_second_parted(pot)
 def test_of_many_at_once_one_computes_what_they_share(pot):
     watched = Watched(pot.forward)
     streams = [asked(seed) for seed in range(1, 6)]
-    finish(batch(watched), *streams)
+    finish(batch(watched, speculate=False), *streams)
     pot.check(*streams)
     assert watched.computed == ALIKE + len(streams) * (40 + TOKENS - 1)
 
@@ -112,6 +113,70 @@ def test_an_answer_that_is_gone_on_with_in_two_ways(pot):
         finish(work, way_on)
     pot.check(first, *ways)
     assert [stream.finish.cached for stream in ways] == [len(told) - 1] * 2
+
+
+CIRCLE = Sampling(logit_bias=((9, 500.0),))
+"""Answers are of one token, so that guesses are right, and wrong where a prompt has had that token before another."""
+CIRCLING = [*tokens(0, ALIKE), *[9] * 3, 8, *[9] * 3]
+
+
+GUESSING = [known for known in UNCUT if known.path == "fused"]
+
+
+@pytest.fixture(scope="module", params=GUESSING, ids=lambda known: known.title)
+def guessing(request):
+    """Of those the ones whose guesses can be taken back."""
+    return Pot(request.param)
+
+
+@pytest.mark.parametrize("length", range(1, 24, 2))
+def test_an_answer_with_right_and_wrong_guesses_that_is_gone_on_with(guessing, length):
+    watched = Watched(guessing.forward)
+    work = batch(watched)
+    first = heard(CIRCLING, length, CIRCLE)
+    finish(work, first)
+    assert first.tokens == [9] * length
+    assert (watched.guessed > 0) == (length > 1)
+    assert (watched.draws < length) == (length > 2)
+    told = [*CIRCLING, *first.tokens]
+    ways = [heard([*told, *tokens(seed, 10)], TOKENS) for seed in (3, 4)]
+    for way_on in ways:
+        finish(work, way_on)
+        guessing.check(way_on)
+    assert [stream.finish.cached for stream in ways] == [len(told) - 1] * 2
+
+
+@pytest.mark.parametrize("made", range(1, 8))
+def test_what_a_cancelled_answer_with_guesses_has_left(guessing, made):
+    watched = Watched(guessing.forward)
+    work = batch(watched)
+    first, beside = heard(CIRCLING, 60, CIRCLE), asked(2)
+    submit(work, first, beside)
+    steps(work, 4 + made)
+    first.cancelled.set()
+    finish(work)
+    assert first.tokens == [9] * len(first.tokens)
+    assert len(first.tokens) > watched.draws - len(beside.tokens) > 0, "right guesses were made"
+    told = [*CIRCLING, *first.tokens]
+    more = heard([*told, *tokens(3, 10)], TOKENS)
+    finish(work, more)
+    guessing.check(more)
+    guessing.check(beside)
+    assert more.finish.cached == len(told) - 1
+
+
+def test_a_pass_with_guesses_ends_at_a_mark_that_another_wants(guessing):
+    watched = Watched(guessing.forward)
+    work = batch(watched)
+    told = tokens(0, 25) * 4
+    streams = [heard(ids, TOKENS, CIRCLE) for ids in (told, [*told, 5, 6], [*told[:-1], 7, 8])]
+    finish(work, *streams)
+    late = heard([*told, 8, 9], TOKENS)
+    finish(work, late)
+    assert watched.guessed > 0
+    assert [stream.tokens for stream in streams] == [[9] * TOKENS] * 3
+    guessing.check(late)
+    assert late.finish.cached == len(told)
 
 
 @given(st.sets(st.integers(1, 1000), min_size=1, max_size=20), st.integers(0, 1000))

@@ -31,9 +31,13 @@ class Asked:
     own: tuple[int, ...]
     tokens: int
     seed: int | None
+    few: bool
+    """Its answer has so few different tokens that many of them are guessed."""
 
     def heard(self):
-        sampling = Sampling() if self.seed is None else Sampling(temperature=1.5, top_p=0.95, seed=self.seed)
+        likely = tuple((token, 20.0) for token in range(3, 6)) if self.few else ()
+        chance = {} if self.seed is None else {"temperature": 1.5, "top_p": 0.95, "seed": self.seed}
+        sampling = Sampling(logit_bias=likely, **chance)
         return heard([*SHARED[: self.shared], *self.own], self.tokens, sampling)
 
 
@@ -43,6 +47,7 @@ ASKED = st.builds(
     st.lists(st.integers(3, 6), min_size=1, max_size=12).map(tuple),
     st.integers(1, 14),
     st.none() | st.integers(0, 3),
+    st.booleans(),
 )
 EVENTS = st.lists(st.one_of(ASKED, st.integers(1, 6), st.builds(float, st.integers(0, 9))), max_size=24)
 """A request comes; so many steps are made (int); the client of the n-th request leaves (float)."""

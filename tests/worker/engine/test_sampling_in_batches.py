@@ -16,6 +16,9 @@ PROMPT = [9, 8, 7, 6] * 6
 TOKENS = 24
 
 
+WITH_STATES = ("qwen3_5_text", "lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "mamba2")
+
+
 @pytest.fixture(scope="module")
 def reference():
     return make(architecture("llama"))
@@ -24,6 +27,12 @@ def reference():
 @pytest.fixture(scope="module")
 def forward():
     return way(make(architecture("llama")))
+
+
+@pytest.fixture(scope="module", params=["llama", *WITH_STATES])
+def each(request):
+    """Of several models, whose memories take back guesses in their own ways."""
+    return way(make(architecture(request.param)))
 
 
 def logits(model, ids):
@@ -40,15 +49,15 @@ def others():
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"top_k": 20, "min_p": 0.01}, {"frequency_penalty": 0.5}])
-def test_a_seed_gives_the_same_alone_in_a_batch_and_with_guesses(forward, seed, settings):
+def test_a_seed_gives_the_same_alone_in_a_batch_and_with_guesses(each, seed, settings):
     near = tuple((token, 6.0) for token in (6, 7, 8, 9))
     sampling = Sampling(temperature=0.8, seed=seed, logit_bias=near, **settings)
     alone, beside, guessing, both = (heard(PROMPT, TOKENS, sampling) for _ in range(4))
-    finish(batch(forward, speculate=False), alone)
-    finish(batch(forward, speculate=False), *others(), beside)
-    watched = Watched(forward)
+    finish(batch(each, speculate=False), alone)
+    finish(batch(each, speculate=False), *others(), beside)
+    watched = Watched(each)
     finish(batch(watched), guessing)
-    finish(batch(forward), *others(), both)
+    finish(batch(each), *others(), both)
     assert watched.guessed > 0
     assert len(set(alone.tokens)) > 2
     assert alone.tokens == beside.tokens == guessing.tokens == both.tokens
@@ -72,13 +81,13 @@ def test_compiled_code_gives_the_same_beside_others_in_16_bit_too():
     assert [stream.tokens for stream in together] == [stream.tokens for stream in alone]
 
 
-def test_right_guesses_are_made_while_sampling(forward):
+def test_right_guesses_are_made_while_sampling(each):
     """At a low temperature an answer in circles is guessed, and so it needs fewer passes."""
-    watched = Watched(forward)
+    watched = Watched(each)
     sampling = Sampling(temperature=0.5, seed=1, logit_bias=((9, 60.0), (8, 59.0)))
     stream, plain = (heard(PROMPT, 64, sampling) for _ in range(2))
     finish(batch(watched), stream)
-    finish(batch(forward, speculate=False), plain)
+    finish(batch(each, speculate=False), plain)
     assert stream.tokens == plain.tokens
     assert set(stream.tokens) == {8, 9}
     assert watched.draws < 64
@@ -182,10 +191,10 @@ def test_the_end_token_ends_unless_it_is_to_be_ignored(forward):
     assert ignored.finish.reason == "length"
 
 
-def test_an_end_among_right_guesses_is_the_end(forward):
+def test_an_end_among_right_guesses_is_the_end(each):
     """What lies behind it is forgotten: the conversation goes on as if nothing had been guessed."""
     circle = Sampling(logit_bias=((9, 500.0),))
-    watched = Watched(forward)
+    watched = Watched(each)
     work = batch(watched, ends=[50])
     stream = heard([50, *PROMPT, 9, 9, 9, 9, 9, 9, 50, 9, 9, 9, 9], 40, circle)
     finish(work, stream)
@@ -193,15 +202,15 @@ def test_an_end_among_right_guesses_is_the_end(forward):
     told = [*stream.sequence.prompt, *stream.tokens]
     again, fresh = heard([*told, 5, 4], 6), heard([*told, 5, 4], 6)
     finish(work, again)
-    finish(batch(forward), fresh)
+    finish(batch(each), fresh)
     assert again.tokens == fresh.tokens
     assert again.finish.cached == len(told) - 1
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 17])
-def test_never_more_than_max_tokens_though_guesses_are_right(forward, length):
+def test_never_more_than_max_tokens_though_guesses_are_right(each, length):
     stream = heard([9] * 20, length, Sampling(logit_bias=((9, 500.0),)))
-    finish(batch(forward), stream)
+    finish(batch(each), stream)
     assert stream.tokens == [9] * length
     assert stream.finish.generated == length
 

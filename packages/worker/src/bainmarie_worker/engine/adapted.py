@@ -23,6 +23,7 @@ class Adapted:
         self.path = forward.path
         self.packs = forward.packs
         self.crops = forward.crops
+        self.guesses = forward.guesses
         self.why = forward.why
         self._forward = forward
         self._adapters = adapters

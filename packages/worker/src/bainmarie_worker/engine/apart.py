@@ -28,6 +28,7 @@ class Apart:
     path = "apart"
     packs = False
     crops = False
+    guesses = False
 
     def __init__(self, model: Any, device: torch.device, why: str, made_by_model: bool = False) -> None:
         """`made_by_model`: the first pass is given no cache, and the one that the model's code makes is kept."""

@@ -48,7 +48,7 @@ class Batch:
         self._make_sampler = make_sampler
         self._describe = describe
         self._limit = memory_limit
-        self._speculate = speculate and forward.crops
+        self._speculate = speculate and forward.guesses
         self._waiting: deque[TokenStream] = deque()
         self._preempted: deque[Running] = deque()
         self._running: list[Running] = []

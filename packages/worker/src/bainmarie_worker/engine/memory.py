@@ -46,6 +46,8 @@ class Part:
     wanted: int
     """Logits are wanted after so many of the last tokens; 0 for none."""
     adapter: Adapter = None
+    guessed: int = 0
+    """So many of the last tokens are guesses: until its next pass the memory can be cut before each of them."""
 
 
 Logits = Any
@@ -61,7 +63,9 @@ class Forward(Protocol):
     packs: bool
     """Whether one pass reads the weights once for all its parts, so that more parts cost little."""
     crops: bool
-    """Whether memories can be cut at any place, not only where they were marked: guessed tokens need that."""
+    """Whether memories can be cut at any place, not only where they were marked."""
+    guesses: bool
+    """Whether they can be cut before guessed tokens."""
     why: str
     """Why it is not the fastest way; empty for the fastest."""
 

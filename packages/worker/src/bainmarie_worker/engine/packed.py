@@ -32,6 +32,7 @@ class Packed:
     path = "packed"
     packs = True
     crops = True
+    guesses = True
 
     def __init__(self, model: Any, device: torch.device, why: str) -> None:
         self.why = why

@@ -67,9 +67,10 @@ class Running:
         if count < self.todo:
             return Part(self.memory, tokens, 0, self.sequence.adapter)
         left = self.sequence.max_tokens - self.generated - 1
-        if self._lookup is not None and count == 1:
+        if self._lookup is not None and count == 1 and computed + 1 not in self.stops:
             self.guess = self._lookup.guess(min(most_guessed, left))
-        return Part(self.memory, tokens + self.guess, 1 + len(self.guess), self.sequence.adapter)
+        guessed = len(self.guess)
+        return Part(self.memory, tokens + self.guess, 1 + guessed, self.sequence.adapter, guessed)
 
     def take(self, logits: Logits, token_cost: float, row_cost: float) -> Finish | None:
         """Draws from a part's logits and tells the stream; `Finish` when that was the end."""

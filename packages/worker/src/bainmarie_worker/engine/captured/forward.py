@@ -45,6 +45,7 @@ class Captured:
     path = "captured"
     packs = True
     crops = True
+    guesses = True
     why = ""
 
     def __init__(self, packed: Packed, device: torch.device, capture: Capture, paged: bool, page: int = PAGE) -> None:

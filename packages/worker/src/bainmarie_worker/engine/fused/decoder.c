@@ -421,12 +421,28 @@ static void join(state *s, const layer *l, const matrix *next) {
     meet(begin_of(next));
 }
 
-/* Finds the neighbouring rows of one sequence. */
+/* Whether a row is the first of its sequence. */
+INLINE int begins_at(const pass *asked, int64_t r) { return !r || asked->owners[r] != asked->owners[r - 1]; }
+
+/* Rows of all sequences that are repeated. */
+static int64_t repeats_of(const pass *asked) {
+    int64_t count = 0;
+    for (int64_t r = 0; r < asked->rows; r++)
+        if (begins_at(asked, r)) count += asked->sequences[asked->owners[r]].repeats;
+    return count;
+}
+
+/* Finds the neighbouring rows of one sequence, and places for those that are repeated. */
 static void find_runs(state *s) {
     const pass *asked = s->asked;
+    int64_t repeated = asked->rows;
     s->runs = 0;
-    for (int64_t r = 0; r < asked->rows; r++)
-        if (!r || asked->owners[r] != asked->owners[r - 1]) s->begins[s->runs++] = (int32_t)r;
+    for (int64_t r = 0; r < asked->rows; r++) {
+        if (!begins_at(asked, r)) continue;
+        s->repeats[s->runs] = (int32_t)repeated;
+        s->begins[s->runs++] = (int32_t)r;
+        repeated += asked->sequences[asked->owners[r]].repeats;
+    }
     s->begins[s->runs] = (int32_t)asked->rows;
 }
 
@@ -472,11 +488,11 @@ static void look(state *s, int64_t at, unsettled before, const matrix *next, flo
         place_rows(s, at);
         attention(s, at, own);
     } else if (l->recurrent->kind == CONVOLUTION) {
-        convolve(s, l->recurrent, out);
+        convolve(s, l->recurrent, out, own);
     } else if (l->recurrent->kind == SCAN) {
-        scan(s, l->recurrent, out);
+        scan(s, l->recurrent, out, own);
     } else {
-        delta_rule(s, l->recurrent, out);
+        delta_rule(s, l->recurrent, out, own);
     }
     prepare_seen(s, l);
     add(s, at, OUT, l->attended, next, s->seen, s->input, own, room);
@@ -541,6 +557,17 @@ static int64_t most_of_attention(const decoder *m) {
     return most;
 }
 
+/* What a thread needs for guesses, in any layer. */
+static int64_t most_of_guesses(const decoder *m) {
+    int64_t most = 0;
+    for (int64_t at = 0; at < m->count; at++) {
+        const recurrence *d = m->layers[at].recurrent;
+        const int64_t needed = d ? floats_of_guesses(d) : 0;
+        most = needed > most ? needed : most;
+    }
+    return most;
+}
+
 /* 1 where products are made by the processor's matrix unit. */
 int bainmarie_tiles(void) {
     ask_for_tiles();
@@ -551,11 +578,13 @@ int bainmarie_tiles(void) {
 int bainmarie_forward(const decoder *m, const pass *asked) {
     ask_for_tiles();
     const int64_t rows = asked->rows > asked->wanted ? asked->rows : asked->wanted, most = widest(m);
+    const int64_t repeats = repeats_of(asked), by_guesses = most_of_guesses(m);
     const int64_t readable = (rows + TILE - 1) / TILE * TILE; /* rows that may be read, whatever stands there */
     const int64_t threads = asked->threads < MOST_THREADS ? asked->threads : MOST_THREADS;
     const int64_t by_products = 2 * rows * PIECE, by_attention = most_of_attention(m);
+    const int64_t by_others = by_attention > by_guesses ? by_attention : by_guesses;
     state s = {.model = m, .asked = asked};
-    s.own_count = ((by_products > by_attention ? by_products : by_attention) + 63) / 16 * 16;
+    s.own_count = ((by_products > by_others ? by_products : by_others) + 63) / 16 * 16;
     const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY);
     const int64_t given = most_outputs(m, VALUE), values = given > keys ? given : keys; /* keys may be values */
     const int64_t decays = most_outputs(m, DECAY), tokens = most_outputs(m, TOKEN);
@@ -563,16 +592,17 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 8;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
-    const int64_t bytes = 4 * (readable * floats_of_row + threads * s.own_count) + threads * s.room_bytes + by_choices;
+    const int64_t numbers = readable * floats_of_row + repeats * (queries + values + decays + most) + threads * s.own_count;
+    const int64_t bytes = 4 * numbers + threads * s.room_bytes + by_choices;
     char *memory = aligned_alloc(64, (bytes / 64 + 64) * 64), *at = memory;
     if (!memory) return 1;
     s.stream = (float *)taken(&at, 4 * rows * m->hidden);
-    s.queries = (float *)taken(&at, 4 * rows * queries);
+    s.queries = (float *)taken(&at, 4 * (rows + repeats) * queries);
     s.keys = (float *)taken(&at, 4 * rows * keys);
-    s.values = (float *)taken(&at, 4 * rows * values);
-    s.decays = (float *)taken(&at, 4 * rows * decays);
+    s.values = (float *)taken(&at, 4 * (rows + repeats) * values);
+    s.decays = (float *)taken(&at, 4 * (rows + repeats) * decays);
     s.tokens = (float *)taken(&at, 4 * rows * tokens);
-    s.seen = (float *)taken(&at, 4 * rows * most);
+    s.seen = (float *)taken(&at, 4 * (rows + repeats) * most);
     s.plain = (float *)taken(&at, 4 * rows * most);
     s.input = taken(&at, 4 * readable * most);
     s.second = taken(&at, 4 * readable * most);
@@ -580,6 +610,7 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.amounts = (float *)taken(&at, 4 * rows);
     s.reduced = (float *)taken(&at, 4 * TOGETHER * rows * asked->most_rank);
     s.begins = (int32_t *)taken(&at, 4 * (rows + 1));
+    s.repeats = (int32_t *)taken(&at, 4 * rows);
     s.kept = (int32_t *)taken(&at, 4 * 4 * rows);
     s.own = (float *)taken(&at, 4 * threads * s.own_count);
     s.room = taken(&at, threads * s.room_bytes);

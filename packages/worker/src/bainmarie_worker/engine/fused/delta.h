@@ -26,15 +26,22 @@ INLINE float logistic(float x) { return 1 / (1 + expf(-x)); }
 
 /* Queries, keys and values of all rows as the rule takes them; and of each value head, which part of its matrix a token
  * leaves, and how far that is moved. */
-static void mixed_rows(state *s, const recurrence *d) {
+static void mixed_rows(state *s, const recurrence *d, float *own) {
     const int64_t others = 2 * d->key_heads, heads = others + d->value_heads;
     for (int64_t p = piece(); p < s->runs * heads; p = piece()) {
-        const int64_t begin = s->begins[p / heads], end = s->begins[p / heads + 1], u = p % heads, head = u - others;
+        const course c = course_of(s, p / heads);
+        const int64_t u = p % heads, head = u - others;
         const int64_t size = head < 0 ? d->key_size : d->value_size;
         const int64_t first = head < 0 ? u * size : others * d->key_size + head * size;
-        for (int64_t r = begin; r < end; r++) {
+        table before = {kept(&c, d) + first, d->channels};
+        trace(s, d, &c, s->queries + first, d->channels, first, size);
+        if (head >= 0) trace(s, d, &c, s->values + head, d->value_heads, d->channels + head, 1);
+        if (head >= 0) trace(s, d, &c, s->decays + head, d->value_heads, d->channels + d->value_heads + head, 1);
+        for (int64_t n = 0; n < c.count; n++) {
+            if (n == c.certain) before = copied(before, d->taps - 1, size, own);
+            const int64_t r = row_of(&c, n);
             float *row = s->queries + r * d->channels;
-            mix(d, first, first + size, row, kept(s, r, d));
+            mix(d, first, first + size, row, before);
             if (head < 0) {
                 lengthened(row + first, size, u < d->key_heads ? 1 / sqrtf((float)size) : 1);
                 continue;
@@ -74,18 +81,21 @@ static __attribute__((noinline)) void learn(float *memory, const float *key, con
 }
 
 /* What each row sees of its own sequence, up to itself. */
-static void delta_rule(state *s, const recurrence *d, const matrix *next) {
-    mixed_rows(s, d);
+static void delta_rule(state *s, const recurrence *d, const matrix *next, float *own) {
+    mixed_rows(s, d, own);
     const int64_t parts = d->value_size / COLUMNS, units = d->value_heads * parts, size = d->key_size;
     for (int64_t p = piece(); p < s->runs * units; p = piece()) {
-        const int64_t begin = s->begins[p / units], end = s->begins[p / units + 1], u = p % units, head = u / parts;
+        const course c = course_of(s, p / units);
+        const int64_t u = p % units, head = u / parts;
         const int64_t shared = head / (d->value_heads / d->key_heads), keys = d->key_heads * size;
-        float *memory = kept(s, begin, d) + (d->taps - 1) * d->channels + u * size * COLUMNS;
-        for (int64_t r = begin; r < end; r++) {
+        table one = {kept(&c, d) + (d->taps - 1) * d->channels + u * size * COLUMNS, COLUMNS};
+        for (int64_t n = 0; n < c.count; n++) {
+            if (n == c.certain) one = copied(one, size, COLUMNS, own);
+            const int64_t r = row_of(&c, n);
             const float *query = s->queries + r * d->channels + shared * size, *key = query + keys;
             const float *value = s->queries + r * d->channels + 2 * keys + u * COLUMNS;
             const int64_t at = r * d->value_heads + head;
-            learn(memory, key, query, value, size, s->decays[at], s->values[at], s->seen + r * units * COLUMNS + u * COLUMNS);
+            learn(one.at, key, query, value, size, s->decays[at], s->values[at], s->seen + (r * units + u) * COLUMNS);
         }
     }
     meet(begin_of(next));

@@ -30,7 +30,8 @@ class _Sequence(Fields):
     _fields_ = (
         ("block", ctypes.c_void_p),
         ("capacity", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("state", "changes")),
+        *((name, ctypes.c_void_p) for name in ("state", "changes", "repeated", "traces")),
+        *((name, ctypes.c_int64) for name in ("repeats", "guesses")),
     )
 
 
@@ -51,6 +52,7 @@ class Fused:
 
     path = "fused"
     packs = True
+    guesses = True
     why = ""
 
     def __init__(self, model: Any, other: Packed | None) -> None:
@@ -120,12 +122,20 @@ class Fused:
     def _pass(self, parts: list[Part], changes: list[Changes | None]) -> list[torch.Tensor]:
         tokens, positions, owners, places = array("i"), array("i"), array("i"), array("i")
         sequences = (_Sequence * len(parts))()
+        traces = [torch.empty(part.guessed, self._structure.trace) for part in parts]
         replaced = self._structure.replaced
         for number, (part, change) in enumerate(zip(parts, changes)):
             memory, count = part.memory, len(part.tokens)
             memory.reserve(memory.length + count)
             sequences[number] = _Sequence(
-                memory.block.data_ptr(), memory.capacity, memory.state.data_ptr(), change and change.address
+                block=memory.block.data_ptr(),
+                capacity=memory.capacity,
+                state=memory.state.data_ptr(),
+                changes=change and change.address,
+                repeated=memory.traces.data_ptr(),
+                traces=traces[number].data_ptr(),
+                repeats=len(memory.traces),
+                guesses=part.guessed,
             )
             tokens.extend([replaced.get(token, token) for token in part.tokens] if replaced else part.tokens)
             positions.extend(range(memory.length, memory.length + count))
@@ -152,8 +162,9 @@ class Fused:
         )
         if self._call(ctypes.addressof(self._decoder), ctypes.addressof(asked)):
             raise MemoryError(f"no memory for a pass of {len(tokens)} rows")
-        for part in parts:
+        for part, left in zip(parts, traces):
             part.memory.length += len(part.tokens)
+            part.memory.traces = left
         return list(logits.split([part.wanted for part in parts]))
 
 

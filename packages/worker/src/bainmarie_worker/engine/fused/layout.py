@@ -39,7 +39,7 @@ class Recurrence(Fields):
     _fields_ = (
         *((name, POINTER) for name in ("filter", "filter_bias", "rate", "time_bias", "skip", "norm")),
         *((name, WHOLE) for name in ("kind", "norms", "normed_first", "channels", "taps")),
-        *((name, WHOLE) for name in ("key_heads", "value_heads", "key_size", "value_size", "place")),
+        *((name, WHOLE) for name in ("key_heads", "value_heads", "key_size", "value_size", "place", "trace")),
         *((name, REAL) for name in ("epsilon", "least_time")),
     )
 
@@ -74,7 +74,7 @@ class Decoder(Fields):
         *((name, WHOLE) for name in ("count", "hidden", "rotary")),
         *((name, WHOLE) for name in ("embeddings_kind", "token_kind", "cache_kind", "activation")),
         *((name, WHOLE) for name in ("experts", "chosen", "expert_inner")),
-        *((name, WHOLE) for name in ("alone", "neighbours", "turned_first", "known")),
+        *((name, WHOLE) for name in ("alone", "neighbours", "turned_first", "trace", "known")),
         *((name, REAL) for name in ("epsilon", "query_epsilon", "token_epsilon", "scaling", "growth")),
         *((name, REAL) for name in ("embedding_scale", "token_scale", "branch_scale", "logit_scale")),
         *((name, REAL) for name in ("score_cap", "logit_cap")),

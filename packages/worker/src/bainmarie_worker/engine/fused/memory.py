@@ -36,6 +36,8 @@ class OneBlock(KeysValues):
         self.block = torch.empty(0, dtype=dtype)
         self.state = torch.empty(0)
         """What recurrent layers remember, of models that have any."""
+        self.traces = torch.empty(0, 0)
+        """[tokens, numbers] what they took in of the last tokens, which the state does not know yet."""
         self._kept = layers
 
     @property
@@ -75,35 +77,65 @@ def _of(layer: Kept, block: torch.Tensor, capacity: int) -> torch.Tensor:
     return part.view(2, layer.heads, capacity, layer.size)
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """What recurrent layers remember of a sequence: a state, and what they took in of the tokens behind it."""
+
+    state: torch.Tensor
+    traces: torch.Tensor
+
+    @property
+    def bytes(self) -> int:
+        return self.state.nbytes + self.traces.untyped_storage().nbytes()
+
+    def until(self, traces: int) -> _Remembered:
+        """With the first so many traces."""
+        return _Remembered(self.state, self.traces[:traces])
+
+
 class BlockAndState(OneBlock):
-    """With a state, which is that after all tokens: it can be led back to fewer of them only where it was marked."""
+    """With a state, which is that after all tokens but those that have left traces: it can be led back to fewer of them
+    only where it was marked. Nobody changes traces, so they are shared with copies and marks."""
 
     def __init__(self, layers: Sequence[Kept], dtype: torch.dtype, state: torch.Tensor) -> None:
         """`state` is that before the first token, and becomes this memory's own."""
         super().__init__(layers, dtype)
         self.state = state
-        self._marks: Marks[torch.Tensor] = Marks()
+        self._marks: Marks[_Remembered] = Marks()
 
     @property
     def bytes(self) -> int:
-        return super().bytes + sum(state.nbytes for state in self._marks.states)
+        return self.block.nbytes + sum(one.bytes for one in (self._now, *self._marks.states))
 
     def nearest(self, length: int) -> int:
-        return self.length if length >= self.length else self._marks.nearest(length)
+        return min(length, self.length) if length >= self._settled else self._marks.nearest(length)
 
     def crop(self, length: int) -> None:
-        self.state = self._state_at(length)
+        before = self._at(length)
+        self.state = before.state if length >= self._settled else before.state.clone()
+        self.traces = before.traces
         self._marks = self._marks.until(length)
         super().crop(length)
 
     def copy(self, length: int) -> BlockAndState:
-        twin = BlockAndState(self._kept, self.block.dtype, self._state_at(length).clone())
-        twin._marks = self._marks.until(length)
+        before = self._at(length)
+        twin = BlockAndState(self._kept, self.block.dtype, before.state.clone())
+        twin.traces, twin._marks = before.traces, self._marks.until(length)
         self._give(twin, length)
         return twin
 
     def mark(self) -> None:
-        self._marks.keep(self.length, self.state.clone())
+        self._marks.keep(self.length, _Remembered(self.state.clone(), self.traces))
 
-    def _state_at(self, length: int) -> torch.Tensor:
-        return self.state if length == self.length else self._marks.at(length).clone()
+    @property
+    def _now(self) -> _Remembered:
+        return _Remembered(self.state, self.traces)
+
+    @property
+    def _settled(self) -> int:
+        """Tokens that the state knows."""
+        return self.length - len(self.traces)
+
+    def _at(self, length: int) -> _Remembered:
+        settled = self._settled
+        return self._now.until(length - settled) if length >= settled else self._marks.at(length)

@@ -45,6 +45,7 @@ typedef struct {
     int64_t channels, taps;   /* what is mixed with its last inputs, and how many of them */
     int64_t key_heads, value_heads, key_size, value_size; /* 0 of a CONVOLUTION, which has no heads */
     int64_t place;            /* where its part of a sequence's state begins */
+    int64_t trace;            /* where its part of a row's trace begins */
     float epsilon;
     float least_time;         /* of a SCAN: that a token is written for */
 } recurrence;
@@ -93,6 +94,7 @@ typedef struct {
     int64_t alone;        /* the first layer from which on none keeps keys and values, or `count` */
     int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
+    int64_t trace;        /* numbers of a row's trace: what all recurrent layers take in of it, as projected */
     int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
     float epsilon, query_epsilon, token_epsilon, scaling;
     float growth;
@@ -112,6 +114,10 @@ typedef struct {
     int64_t capacity;
     float *state;     /* of all recurrent layers */
     const change *changes; /* [layers, MATRICES] or null */
+    const float *repeated; /* [repeats, trace] of the tokens before this pass that the state does not know yet */
+    float *traces;         /* [guesses, trace] which the pass fills in */
+    int64_t repeats;
+    int64_t guesses;       /* last rows, which the pass keeps out of the state */
 } sequence;
 
 typedef struct {

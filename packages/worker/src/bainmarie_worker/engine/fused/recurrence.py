@@ -28,12 +28,14 @@ def recurrent_of(layer: Any) -> Any:
     return next((one for one in found if one is not None), None)
 
 
-def recurrence(module: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
-    """And the parameters that it is made of. `place` is where its part of a sequence's state begins. Unknown where its
-    own code computes something else."""
+def recurrence(module: Any, place: int, trace: int, address: Address) -> tuple[Recurrence, list[Any]]:
+    """And the parameters that it is made of. `place` is where its part of a sequence's state begins, `trace` that of a
+    row's trace. Unknown where its own code computes something else."""
     known = {"in_proj_qkv": _delta, "ssm_state_size": _scan}
     read = next((read for name, read in known.items() if hasattr(module, name)), _convolution)
-    return read(module, place, address)
+    told, parameters = read(module, place, address)
+    told.trace = trace
+    return told, parameters
 
 
 def _delta(delta: Any, place: int, address: Address) -> tuple[Recurrence, list[Any]]:
@@ -132,3 +134,8 @@ def _filter(
 def floats_of(told: Recurrence) -> int:
     """What such a layer remembers of a sequence."""
     return (told.taps - 1) * told.channels + told.value_heads * told.key_size * told.value_size
+
+
+def trace_of(told: Recurrence) -> int:
+    """Numbers that it takes in of a row: what it mixes, and of each head what is chosen by the token."""
+    return told.channels + {_DELTA: 2, _CONVOLUTION: 0, _SCAN: 1}[told.kind] * told.value_heads

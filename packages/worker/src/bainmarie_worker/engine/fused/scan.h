@@ -9,12 +9,17 @@
 #include "convolution.h"
 
 /* Values, keys and queries of all rows, mixed with those before. */
-static void mix_rows(state *s, const recurrence *d) {
+static void mix_rows(state *s, const recurrence *d, float *own) {
     const int64_t channels = d->channels, parts = (channels + CHANNELS - 1) / CHANNELS;
     for (int64_t p = piece(); p < s->runs * parts; p = piece()) {
-        const int64_t begin = s->begins[p / parts], end = s->begins[p / parts + 1], first = p % parts * CHANNELS;
-        const int64_t last = first + CHANNELS < channels ? first + CHANNELS : channels;
-        for (int64_t r = begin; r < end; r++) mix(d, first, last, s->queries + r * channels, kept(s, r, d));
+        const course c = course_of(s, p / parts);
+        const int64_t first = p % parts * CHANNELS, last = first + CHANNELS < channels ? first + CHANNELS : channels;
+        table before = {kept(&c, d) + first, channels};
+        trace(s, d, &c, s->queries + first, channels, first, last - first);
+        for (int64_t n = 0; n < c.count; n++) {
+            if (n == c.certain) before = copied(before, d->taps - 1, last - first, own);
+            mix(d, first, last, s->queries + row_of(&c, n) * channels, before);
+        }
     }
     meet((soon){0});
 }
@@ -45,18 +50,22 @@ static __attribute__((noinline)) void write_token(float *memory, const float *ke
 }
 
 /* What each row sees of its own sequence, up to itself. */
-static void scan(state *s, const recurrence *d, const matrix *next) {
+static void scan(state *s, const recurrence *d, const matrix *next, float *own) {
     const int64_t heads = d->value_heads, size = d->key_size, values = d->value_size, shared = heads / d->key_heads;
-    mix_rows(s, d);
+    mix_rows(s, d, own);
     for (int64_t p = piece(); p < s->runs * heads; p = piece()) {
-        const int64_t begin = s->begins[p / heads], end = s->begins[p / heads + 1], head = p % heads;
-        float *memory = kept(s, begin, d) + (d->taps - 1) * d->channels + head * values * size;
-        for (int64_t r = begin; r < end; r++) {
+        const course c = course_of(s, p / heads);
+        const int64_t head = p % heads;
+        table one = {kept(&c, d) + (d->taps - 1) * d->channels + head * values * size, size};
+        trace(s, d, &c, s->values + head, heads, d->channels + head, 1);
+        for (int64_t n = 0; n < c.count; n++) {
+            if (n == c.certain) one = copied(one, values, size, own);
+            const int64_t r = row_of(&c, n);
             const float *row = s->queries + r * d->channels, *key = row + heads * values + head / shared * size;
             const float chosen = s->values[r * heads + head] + d->time_bias[head];
             const float positive = chosen > 20 ? chosen : log1pf(expf(chosen));
             const float time = positive > d->least_time ? positive : d->least_time;
-            write_token(memory, key, key + d->key_heads * size, row + head * values, size, values,
+            write_token(one.at, key, key + d->key_heads * size, row + head * values, size, values,
                         expf(-d->rate[head] * time), time, d->skip[head], s->seen + (r * heads + head) * values);
         }
     }

@@ -24,7 +24,7 @@ typedef struct {
     pass fewer;        /* the same of those rows alone whose logits are wanted */
     int32_t *kept;     /* [4, wanted] of `fewer` what is told of rows */
     float *stream;     /* [rows, hidden] the residual stream */
-    float *queries;    /* [rows, outputs of QUERY] */
+    float *queries;    /* [rows and those that are repeated, outputs of QUERY]; so are values, decays and seen */
     float *keys;       /* [rows, outputs of KEY] */
     float *values;     /* [rows, outputs of VALUE] */
     float *decays;     /* [rows, outputs of DECAY] */
@@ -37,6 +37,7 @@ typedef struct {
     char *packed;      /* [rows, widest] prepared rows as tiles read them */
     float *reduced;    /* [TOGETHER, rows, rank] A x of the matrices of one phase */
     int32_t *begins;   /* [runs + 1] first rows of each sequence */
+    int32_t *repeats;  /* [runs] of each sequence, behind `rows`, the first of those that are repeated */
     int64_t runs;
     choices mixture;   /* of layers with experts */
     float *own;        /* of each thread */

@@ -52,7 +52,7 @@ from bainmarie_worker.engine.fused.parts import (
     rows_of,
     whole_of,
 )
-from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence, recurrent_of
+from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence, recurrent_of, trace_of
 from bainmarie_worker.packed_linear import Int8Linear
 
 FAMILIES = (
@@ -96,6 +96,8 @@ class Structure:
         """Of each layer with attention where its keys and values are, its own or those of another."""
         self.state = 0
         """Numbers that the recurrent layers remember of a sequence."""
+        self.trace = 0
+        """Numbers that they take in of a row."""
         self._mixtures: list[Mixture] = []
         self._lent: dict[str, Kept] = {}
         """By the kind of layer the keys and values that later ones of that kind look at too."""
@@ -142,6 +144,7 @@ class Structure:
             epsilon=epsilon(norm),
             neighbours=family[2] in _NEIGHBOURS,
             turned_first=hasattr(first, "query_layernorm"),
+            trace=self.trace,
             known=known,
             query_epsilon=next(map(epsilon, of_heads(first)), 0.0),
             scaling=first.scaling if first else 1.0,
@@ -182,9 +185,10 @@ class Structure:
         used = {id(value) for module in modules for value in module.parameters()}
         recurrent = None
         if remembering is not None:
-            told, parameters = recurrence(remembering, self.state, self._address)
+            told, parameters = recurrence(remembering, self.state, self.trace, self._address)
             recurrent = ctypes.addressof(told)
             self.state += floats_of(told)
+            self.trace += trace_of(told)
             self._held.append(told)
             used |= {id(value) for value in parameters}
         experts = None
