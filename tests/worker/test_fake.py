@@ -73,3 +73,12 @@ def test_max_tokens_counts_words(start_fake):
 def test_a_stop_string_across_words(start_fake):
     worker = start_fake()
     assert worker.text("one two three", stop="o th") == "one tw"
+
+
+def test_a_stop_string_inside_a_call_is_no_end_of_that_call(start_fake):
+    """Nobody may take half of its arguments for a call."""
+    worker = start_fake(script=SCRIPT)
+    choice = worker.chat("1 + 2?", tools=TOOLS, stop=["+"]).json["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert worker.chat("1 + 2?", tools=TOOLS, stop=["I add"]).json["choices"][0]["finish_reason"] == "stop"
+    assert worker.chat("1 + 2?", tools=TOOLS, stop=["</nothing>"]).json["choices"][0]["finish_reason"] == "tool_calls"

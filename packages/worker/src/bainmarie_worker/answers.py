@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from bainmarie_worker.chat import Prompt
 from bainmarie_worker.disconnect import EventStream
-from bainmarie_worker.engine.engine import Engine
+from bainmarie_worker.engine.engine import Engine, Tokenizer
 from bainmarie_worker.engine.sequence import TokenStream
 from bainmarie_worker.errors import RequestError
 from bainmarie_worker.reading import Outcome, Reading
@@ -26,7 +26,7 @@ class Asked:
 
     wish: Wish
     prompt: Prompt
-    decode: Callable[[list[int]], str]
+    tokenizer: Tokenizer
     make_reply: type[Any]
     """`ChatReply` or `CompletionReply`."""
     make_parser: Callable[[], Parser | None]
@@ -52,7 +52,7 @@ async def answer(engine: Engine, asked: Asked, model: str, note: Note) -> Respon
         for stream in streams:
             stream.cancel()
         raise
-    readings = [Reading(stream, asked.decode, wish.stop, asked.make_parser()) for stream in streams]
+    readings = [Reading(stream, asked.tokenizer, wish.stop, asked.make_parser()) for stream in streams]
     head: Json = asked.make_reply.head(model)
     replies: list[Reply] = [asked.make_reply(index) for index in range(wish.n)]
     if wish.stream:

@@ -46,7 +46,7 @@ def chat_prompt(request: ChatRequest, served: ServedModel, runner: Runner, trans
     if served.prompt == "plain":
         plain = plain_text(tuple(messages))
         ids = tokenizer.encode(plain, special=True)
-        return Prompt(plain, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS))
+        return Prompt(plain, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS, "messages"))
     if not tokenizer.template:
         raise RequestError(
             400,
@@ -57,13 +57,13 @@ def chat_prompt(request: ChatRequest, served: ServedModel, runner: Runner, trans
         )
     messages = fitted(messages, tokenizer.template)
     text = tokenizer.render(messages, list(request.tools) or None, request.settings)
-    return Prompt(text, _sequence(request.wish, served, runner, transcripts.encode(text), None))
+    return Prompt(text, _sequence(request.wish, served, runner, transcripts.encode(text), None, "messages"))
 
 
 def completion_prompt(request: CompletionRequest, served: ServedModel, runner: Runner) -> Prompt:
     """The prompt as it is, with what the tokenizer puts around a raw text."""
     ids = tokenizer_of(runner, served).encode(request.prompt, special=True)
-    return Prompt(request.prompt, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS))
+    return Prompt(request.prompt, _sequence(request.wish, served, runner, ids, _PLAIN_TOKENS, "prompt"))
 
 
 def tokenizer_of(runner: Runner, served: ServedModel) -> Tokenizer:
@@ -84,13 +84,13 @@ def _with_system_prompt(messages: tuple[dict[str, Any], ...], default: str | Non
     return [{"role": "system", "content": default}, *messages]
 
 
-def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], most: int | None) -> Sequence:
-    """The prompt is never cut: RequestError 400 if it leaves no room for an answer.
+def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], most: int | None, of: str) -> Sequence:
+    """The prompt, which came in the request's field `of`, is never cut: RequestError 400 if it leaves no room.
 
     A max_tokens beyond the room that is left ends with finish_reason `length` when the room is used up.
     """
     if not ids:
-        raise RequestError(400, "the prompt is empty", code="invalid_value", param="messages")
+        raise RequestError(400, "the prompt is empty", code="invalid_value", param=of)
     sampling = wish.sampling_over(runner.defaults)
     _check_bias(sampling, runner.vocabulary)
     room = runner.context - len(ids) if runner.context is not None else wish.max_tokens or _PLAIN_TOKENS
@@ -100,8 +100,8 @@ def _sequence(wish: Wish, served: ServedModel, runner: Runner, ids: list[int], m
             f"the prompt has {len(ids)} tokens, the model {served.name!r} takes {runner.context} for prompt and answer "
             "together",
             code="context_length_exceeded",
-            param="messages",
-            hint="Shorten the messages.",
+            param=of,
+            hint=f"Shorten the {of}.",
         )
     return Sequence(
         prompt=tuple(ids),

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
-from bainmarie_worker.engine.engine import Report, Tokenizer
+from bainmarie_worker.engine.engine import Report, Spelling, Tokenizer
 from bainmarie_worker.engine.sequence import Adapter, Finish, Sequence, TokenStream
 from bainmarie_worker.errors import LoadError
 
@@ -190,6 +190,9 @@ class FakeTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         return "".join(self._words[token] for token in ids)
+
+    def spell(self, token: int) -> Spelling:
+        return Spelling(self._words[token], self._words[token].encode())
 
 
 def _read_chat(prompt: str) -> dict[str, Any] | None:

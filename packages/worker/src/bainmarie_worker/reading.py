@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from bainmarie_worker.detokenize import Detokenizer, StopStrings
+from bainmarie_worker.engine.engine import Spelling, Tokenizer
 from bainmarie_worker.engine.sequence import Drawn, Token, TokenStream
 from bainmarie_worker.errors import RequestError
-from bainmarie_worker.tool_parsers import CallStart, Delta, Parser, Text
+from bainmarie_worker.tool_parsers import CallArguments, CallStart, Delta, Parser, Text
+from bainmarie_worker.tool_parsers.call_json import is_object
 
 
 @dataclass(frozen=True)
@@ -24,29 +26,29 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Chance:
-    """A token as text with its log probability, and the likeliest ones at its place."""
+    """A token with its log probability, and the likeliest ones at its place."""
 
-    token: str
+    token: Spelling
     logprob: float
-    likeliest: tuple[tuple[str, float], ...]
+    likeliest: tuple[tuple[Spelling, float], ...]
 
 
 class Reading:
     """Reads one token stream to its end."""
 
-    def __init__(
-        self, stream: TokenStream, decode: Callable[[list[int]], str], stop: tuple[str, ...], parser: Parser | None
-    ) -> None:
+    def __init__(self, stream: TokenStream, tokenizer: Tokenizer, stop: tuple[str, ...], parser: Parser | None) -> None:
         self.outcome: Outcome | None = None
         """Set with the last piece."""
         self.ids: list[int] = []
         """The answer's tokens so far."""
         self._stream = stream
-        self._decode = decode
-        self._text = Detokenizer(decode)
+        self._tokenizer = tokenizer
+        self._text = Detokenizer(tokenizer.decode)
         self._stop = StopStrings(stop)
         self._parser = parser
         self._called = False
+        self._arguments = ""
+        """What the latest call has of them."""
         self._chances: list[Chance] = []
 
     async def pieces(self) -> AsyncIterator[list[Delta]]:
@@ -79,7 +81,7 @@ class Reading:
 
     def text(self) -> str:
         """The answer as the model wrote it, with the marks of tool calls."""
-        return self._decode(self.ids)
+        return self._tokenizer.decode(self.ids)
 
     def _certain(self, tokens: list[Token]) -> str:
         """The text that they make certain; those behind a stop string do not count."""
@@ -100,8 +102,9 @@ class Reading:
         return token
 
     def _chance(self, drawn: Drawn) -> Chance:
-        likeliest = tuple((self._decode([token]), value) for token, value in drawn.likeliest)
-        return Chance(self._decode([drawn.token]), drawn.logprob, likeliest)
+        spell = self._tokenizer.spell
+        likeliest = tuple((spell(token), value) for token, value in drawn.likeliest)
+        return Chance(spell(drawn.token), drawn.logprob, likeliest)
 
     def _parsed(self, text: str) -> list[Delta]:
         if not text:
@@ -109,19 +112,25 @@ class Reading:
         return self._noted(self._parser.feed(text)) if self._parser else [Text(text)]
 
     def _noted(self, found: list[Delta]) -> list[Delta]:
-        self._called = self._called or any(isinstance(delta, CallStart) for delta in found)
+        for delta in found:
+            if isinstance(delta, CallStart):
+                self._called, self._arguments = True, ""
+            elif isinstance(delta, CallArguments):
+                self._arguments += delta.text
         return found
 
     def _ended(self, tokens: int) -> Outcome:
         finish = self._stream.finish
         assert finish is not None
         reason, generated = finish.reason, finish.generated
+        called = self._called
         if self._stop.found:
             reason, generated = "stop", tokens
+            called = called and is_object(self._arguments)  # else the stop string was inside the call
         elif reason == "cancelled":
             raise RequestError(503, "the worker stops", code="stopping", hint="Try again in a moment.")
         return Outcome(
-            finish_reason="tool_calls" if self._called and reason == "stop" else reason,
+            finish_reason="tool_calls" if called and reason == "stop" else reason,
             prompt_tokens=len(self._stream.sequence.prompt),
             completion_tokens=generated,
             cached_tokens=finish.cached,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Union
 
+from bainmarie_worker.engine.engine import Spelling
 from bainmarie_worker.reading import Chance, Outcome
 from bainmarie_worker.tool_parsers import CallArguments, CallStart, Delta, Reasoning, Text
 
@@ -144,9 +145,12 @@ DONE = b"data: [DONE]\n\n"
 
 
 def _chance(chance: Chance) -> Json:
-    shown = {"token": chance.token, "logprob": chance.logprob, "bytes": list(chance.token.encode())}
-    likeliest = [{"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in chance.likeliest]
-    return {**shown, "top_logprobs": likeliest}
+    likeliest = [_spelled(token, logprob) for token, logprob in chance.likeliest]
+    return {**_spelled(chance.token, chance.logprob), "top_logprobs": likeliest}
+
+
+def _spelled(token: Spelling, logprob: float) -> Json:
+    return {"token": token.text, "logprob": logprob, "bytes": list(token.raw)}
 
 
 def _completion_chances(chances: Sequence[Chance], offset: int) -> Json:
@@ -154,10 +158,10 @@ def _completion_chances(chances: Sequence[Chance], offset: int) -> Json:
     offsets = []
     for chance in chances:
         offsets.append(offset)
-        offset += len(chance.token)
+        offset += len(chance.token.text)
     return {
-        "tokens": [chance.token for chance in chances],
+        "tokens": [chance.token.text for chance in chances],
         "token_logprobs": [chance.logprob for chance in chances],
-        "top_logprobs": [dict(chance.likeliest) for chance in chances],
+        "top_logprobs": [{token.text: logprob for token, logprob in chance.likeliest} for chance in chances],
         "text_offset": offsets,
     }

@@ -22,6 +22,14 @@ _LIKELIEST = 20
 _ANSWERS = 128
 """Answers of one request at most, as OpenAI has it."""
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
+_DIGITS = 30
+"""Of a number that an error shows."""
+_REFUSED = (
+    *("functions", "function_call", "structured_outputs", "guided_json", "guided_regex", "guided_choice"),
+    *("guided_grammar", "grammar", "json_schema", "min_tokens", "stop_token_ids", "prompt_logprobs"),
+    *("truncate_prompt_tokens", "continue_final_message"),
+)
+"""Fields of OpenAI and of other servers that would change the answer; null, false, zero and empty ones do not."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +153,17 @@ def _logit_bias(data: dict[str, Any]) -> tuple[tuple[int, float], ...] | None:
         return None
     if not isinstance(value, dict) or not all(_TOKEN_ID.fullmatch(token) for token in value):
         raise _bad("logit_bias", "must be an object with token ids as keys")
-    return tuple((int(token), _number(value, token, -100, 100) or 0.0) for token in value)
+    named = {f"logit_bias.{token}": bias for token, bias in value.items()}
+    return tuple((int(token), _number(named, f"logit_bias.{token}", -100, 100) or 0.0) for token in value)
 
 
 def _wish(data: dict[str, Any], limits: tuple[str, ...], logprobs: int | None) -> Wish:
     model = data.get("model")
     if not isinstance(model, str) or not model:
         raise _bad("model", "must be the name of a model")
+    for name in _REFUSED:
+        if data.get(name):
+            raise _unsupported(name)
     form = data.get("response_format")
     if form is not None and (not isinstance(form, dict) or form.get("type") != "text"):
         raise _unsupported("response_format")
@@ -196,14 +208,21 @@ def _number(data: dict[str, Any], name: str, low: float, high: float, *, whole: 
     value = data.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _bad(name, "must be a number")
+    if isinstance(value, float) and not math.isfinite(value):
         raise _bad(name, "must be a number")
     if whole and value != int(value):
         raise _bad(name, f"must be a whole number, not {value}")
     if not low <= value <= high:
         limits = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-        raise _bad(name, f"must be {limits}, not {value:g}")
+        raise _bad(name, f"must be {limits}, not {_shown(value)}")
     return int(value) if whole else float(value)
+
+
+def _shown(number: float) -> str:
+    digits = str(number)
+    return digits if len(digits) <= _DIGITS else f"one of {len(digits)} digits"
 
 
 def _flag(data: dict[str, Any], name: str) -> bool:
@@ -226,7 +245,7 @@ def _stop(value: Any) -> tuple[str, ...]:
 
 def _tools(data: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """The function tools; other kinds are skipped, as clients send kinds that only OpenAI's own service has."""
-    tools = data.get("tools") or []
+    tools = [] if data.get("tools") is None else data["tools"]
     if not isinstance(tools, list):
         raise _bad("tools", "must be a list")
     for place, tool in enumerate(tools):

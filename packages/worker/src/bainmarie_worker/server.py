@@ -58,7 +58,7 @@ class _Server:
         def parser() -> Parser | None:
             return answer_format.parser_for(template, prompt.text, schemas, inline=asked.inline)
 
-        made = Asked(asked.wish, prompt, tokenizer.decode, ChatReply, parser)
+        made = Asked(asked.wish, prompt, tokenizer, ChatReply, parser)
         return await answer(self._engine, made, model.name, transcripts.note)
 
     async def completions(self, request: Request) -> Response:
@@ -66,7 +66,7 @@ class _Server:
         asked = parse_completion(request.state.body)
         model = self._served.get(asked.wish.model)
         prompt = completion_prompt(asked, model, runner)
-        made = Asked(asked.wish, prompt, tokenizer_of(runner, model).decode, CompletionReply, lambda: None)
+        made = Asked(asked.wish, prompt, tokenizer_of(runner, model), CompletionReply, lambda: None)
         return await answer(self._engine, made, model.name, lambda text, ids: None)
 
     async def info(self, request: Request) -> Response:

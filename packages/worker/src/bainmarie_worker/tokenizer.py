@@ -12,8 +12,10 @@ from typing import Any
 
 from bainmarie_protocol import ServedModel
 from bainmarie_worker import answer_format, chat_templates
+from bainmarie_worker.engine.engine import Spelling
 from bainmarie_worker.errors import LoadError, RequestError
 from bainmarie_worker.template_ways import with_text_arguments
+from bainmarie_worker.token_bytes import token_bytes
 from bainmarie_worker.tokenizer_loading import has_tokenizer, load_tokenizer, special_tokens
 
 
@@ -132,6 +134,14 @@ class TransformersTokenizer:
         kept = [token for token in ids if token not in self._hidden]
         text: str = self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
+
+    def spell(self, token: int) -> Spelling:
+        """One token by itself, a control token by its name."""
+        text: str = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        raw = token_bytes(self._tokenizer.convert_ids_to_tokens(token)) if "\ufffd" in text else None
+        if raw is None:
+            return Spelling(text, text.encode())
+        return Spelling("bytes:" + "".join(f"\\x{byte:02x}" for byte in raw), raw)
 
     def _variant(self, served: ServedModel) -> TransformersTokenizer:
         tokenizer, template = self._tokenizer, chat_templates.configured(served)

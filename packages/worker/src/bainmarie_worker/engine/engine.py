@@ -24,6 +24,14 @@ from bainmarie_worker.interpreter import interpreter_info
 Report = Callable[[Progress], None]
 
 
+@dataclass(frozen=True)
+class Spelling:
+    """One token by itself. A part of a character is shown as its bytes, as OpenAI does: `bytes:\\xe2\\x82`."""
+
+    text: str
+    raw: bytes
+
+
 class Tokenizer(Protocol):
     """Between text and token ids. Used on the event loop only."""
 
@@ -38,6 +46,7 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, special: bool) -> list[int]: ...
     def is_boundary(self, text: str) -> bool: ...
     def decode(self, ids: list[int]) -> str: ...
+    def spell(self, token: int) -> Spelling: ...
     def warm(self) -> None: ...
 
 

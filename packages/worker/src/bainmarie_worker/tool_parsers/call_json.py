@@ -27,6 +27,14 @@ def read_json(text: str) -> Any:
     return value
 
 
+def is_object(text: str) -> bool:
+    """Whether it is the JSON of an object."""
+    try:
+        return isinstance(read_json(text), dict)
+    except ValueError:
+        return False
+
+
 def write_json(value: Any) -> str:
     """As JSON text that can be sent. ValueError for what no JSON can hold."""
     try:
