@@ -28,7 +28,7 @@ _SPREAD = 0.2
 
 _VARIED = (
     *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "conv.bias", "conv1d.bias", "expert_bias"),
-    *("e_score_correction_bias", "layer_scalar", "router.scale", "per_expert_scale"),
+    *("e_score_correction_bias", "layer_scalar", "router.scale", "per_expert_scale", "router.bias", "sinks"),
 )
 """Ends of the names of numbers that a new model has all alike."""
 
@@ -118,6 +118,15 @@ _GRANITE: dict[str, Any] = {
     "residual_multiplier": 0.5,
     "embedding_multiplier": 3.0,
     "logits_scaling": 2.0,
+}
+_YARN: dict[str, Any] = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+        "truncate": False,
+    }
 }
 
 ARCHITECTURES = (
@@ -368,6 +377,17 @@ ARCHITECTURES = (
         residual_multiplier=0.5,
         embedding_multiplier=3.0,
     ),
+    _fused("gpt_oss", num_local_experts=5, num_experts_per_tok=3, sliding_window=8, swiglu_limit=0.5, **_YARN),
+    _fused(
+        "gpt_oss",
+        num_key_value_heads=1,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        layer_types=["full_attention", "sliding_attention"],
+        attention_bias=False,
+        rms_norm_eps=0.05,
+        swiglu_alpha=2.5,
+    ),
     _sized(
         "olmoe",
         "within bounds",
@@ -409,7 +429,7 @@ ARCHITECTURES = (
         v_head_dim=16,
     ),
     _sized("glm4", _SMALL),
-    _sized("gpt_oss", sliding_window=8, num_local_experts=4),
+    _sized("gpt_oss", _SMALL, sliding_window=8, num_local_experts=4),
     _sized("phimoe", "told of the window None", "apart", sliding_window=40, num_local_experts=4),
     _sized(
         "llama4_text",

@@ -37,7 +37,7 @@ MAMBA_CHANGED = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
 ADAPTED = (
     *("phi3", "gemma3_text", "gemma4_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"),
     *("qwen3_5_text", "qwen3_5_moe_text", "lfm2", "lfm2_moe", "granitemoehybrid", "falcon_h1", "nemotron_h"),
-    *("bamba", "mamba2"),
+    *("bamba", "mamba2", "gpt_oss"),
 )
 """Of those the ones where an adapter is tried."""
 SHARING = [known for known in FUSED if "num_kv_shared_layers" in known.settings]

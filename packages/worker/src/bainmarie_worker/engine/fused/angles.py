@@ -14,6 +14,8 @@ from bainmarie_worker.engine.fused.layout import require
 _STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha", "proportional")
 """Rotary positions whose angles do not depend on how long a sequence is."""
 
+_HALVES = ("gpt_oss",)
+"""Families whose own code makes the angles of one half of a head, which are those of the other too."""
 _WITHOUT = ("granitemoehybrid", "nemotron_h", "mamba2")
 """Families of which some turn nothing by positions."""
 
@@ -53,6 +55,8 @@ def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int
         told = getattr(module, "rope_type", "default")
         for kind in told.values() if isinstance(told, dict) else (told,):
             require(kind in _STEADY, f"rotary positions of the kind {kind}")
+    if config.model_type in _HALVES:
+        rotary = functools.partial(_doubled, rotary)
     if local is not None:  # gemma3 before transformers 5
         return [rotary, local], [int(bool(layer.self_attn.is_sliding)) for layer in body.layers]
     if hasattr(rotary, "layer_types"):
@@ -79,6 +83,12 @@ def _unturned(rotary: Any, *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     """Angles of layers that do not turn by positions."""
     cosines, sines = rotary(*asked)
     return torch.ones_like(cosines), torch.zeros_like(sines)
+
+
+def _doubled(rotary: Callable[..., Any], *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Angles of both halves of a head."""
+    cosines, sines = rotary(*asked)
+    return torch.cat((cosines, cosines), -1), torch.cat((sines, sines), -1)
 
 
 def _none(_: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -250,8 +250,8 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
     for (int64_t q = 0; q < queries; q++) {
         const float *query = query_of(s, l, first + q / group, head * group + q % group);
         prepare(kind, query, x + q * size * INPUT_BYTES(kind), size);
-        most[q] = -INFINITY;
-        weight[q] = 0;
+        most[q] = l->sinks ? l->sinks[head * group + q % group] : -INFINITY;
+        weight[q] = l->sinks ? 1 : 0;
     }
     memset(sums, 0, 4 * queries * size);
 #if HAS_TILES

@@ -97,6 +97,7 @@ static void route(state *s, const mixture *mix) {
         const char *x = s->input + begin * hidden * INPUT_BYTES(router->kind);
         product(router->kind, router->weight, hidden, 0, mix->count, x, count, scores, mix->count);
         for (int64_t i = 0; router->scale && i < count * mix->count; i++) scores[i] *= router->scale[i % mix->count];
+        for (int64_t i = 0; router->bias && i < count * mix->count; i++) scores[i] += router->bias[i % mix->count];
         for (int64_t r = begin; r < begin + count; r++) {
             (mix->correction ? choose_corrected : choose)(mix, c->scores + r * mix->count, c->experts + r * mix->chosen,
                                                           c->weights + r * mix->chosen);
@@ -144,6 +145,44 @@ INLINE int portion_of(const choices *c, const mixture *mix, int64_t out, int64_t
     return 1;
 }
 
+/* What an expert makes of some of its inner outputs, where these have a limit. */
+static void gated_within(const mixture *mix, const float *gate, float *up, int64_t count) {
+    const floats most = everywhere(mix->limit), least = -most;
+    for (int64_t o = 0; o < count; o += LANES) {
+        floats x = *(const floats *)(gate + o), y = *(const floats *)(up + o);
+        x = chosen(x > most, most, x);
+        y = chosen(y > most, most, chosen(y < least, least, y));
+        *(floats *)(up + o) = (y + mix->lift) * (x / (1.0f + exponential(x * -mix->slope)));
+    }
+}
+
+INLINE void biased(const matrix *m, int64_t first, int64_t last, int64_t rows, float *to, int64_t stride) {
+    for (int64_t r = 0; m->bias && r < rows; r++)
+        for (int64_t o = first; o < last; o++) to[r * stride + o - first] += m->bias[o];
+}
+
+/* An expert's portion of inner outputs of its rows `x`, prepared for its last matrix, as columns of `to`. */
+static void think_within(const state *s, const mixture *mix, const portion *p, const char *x, char *to, float *own) {
+    const matrix *gate = &p->matrices[EXPERT_GATE], *up = &p->matrices[EXPERT_UP];
+    const int64_t kind = up->kind, times = mix->alternating ? 2 : 1, first = times * p->first, last = times * p->last;
+    const int64_t count = p->last - p->first, gates = gate->weight || mix->alternating;
+    float *other = own + p->rows * PIECE;
+    if (gate->weight) product(kind, gate->weight, gate->in, first, last, x, p->rows, other, PIECE);
+    product(kind, up->weight, up->in, first, last, x, p->rows, own, PIECE);
+    biased(gate, first, last, p->rows, other, PIECE);
+    biased(up, first, last, p->rows, own, PIECE);
+    for (int64_t r = 0; r < p->rows; r++) {
+        float *u = own + r * PIECE, *g = other + r * PIECE;
+        for (int64_t i = 0; mix->alternating && i < count; i++) {
+            g[i] = u[2 * i];
+            u[i] = u[2 * i + 1];
+        }
+        if (mix->limit > 0) gated_within(mix, g, u, count);
+        else gated(s->model->activation, gates ? g : NULL, u, count, u);
+        prepare(kind, u, to + (r * mix->inner + p->first) * INPUT_BYTES(kind), count);
+    }
+}
+
 /* stream += what the experts of each row give; or that into `plain`, where it has a norm of its own; or into `whole`, where
  * it is added to what the perceptron gives */
 static void mixed(state *s, const mixture *mix, const float *branch_norm, const matrix *next, float *own) {
@@ -165,25 +204,16 @@ static void mixed(state *s, const mixture *mix, const float *branch_norm, const 
     }
     meet((soon){0});
     const int64_t inner_units = c->count * ((inner + UNIT - 1) / UNIT), units = c->count * ((hidden + UNIT - 1) / UNIT);
-    while ((some = take(inner_units, PIECE / UNIT, &first)))
-        for (const int64_t end = first + some; portion_of(c, mix, inner, &first, end, &p);) {
-            const matrix *gate = &p.matrices[EXPERT_GATE], *up = &p.matrices[EXPERT_UP];
-            const char *x = c->input + p.place * row;
-            float *other = own + p.rows * PIECE;
-            if (gate->weight) product(kind, gate->weight, hidden, p.first, p.last, x, p.rows, other, PIECE);
-            product(kind, up->weight, hidden, p.first, p.last, x, p.rows, own, PIECE);
-            for (int64_t r = 0; r < p.rows; r++) {
-                float *u = own + r * PIECE;
-                gated(s->model->activation, gate->weight ? other + r * PIECE : NULL, u, p.last - p.first, u);
-                prepare(kind, u, c->inner + (p.place + r) * inner_row + p.first * INPUT_BYTES(kind), p.last - p.first);
-            }
-        }
+    while ((some = take(inner_units, PIECE / UNIT / (mix->alternating ? 2 : 1), &first)))
+        for (const int64_t end = first + some; portion_of(c, mix, inner, &first, end, &p);)
+            think_within(s, mix, &p, c->input + p.place * row, c->inner + p.place * inner_row, own);
     meet((soon){0});
     while ((some = take(units, PIECE / UNIT, &first)))
         for (const int64_t end = first + some; portion_of(c, mix, hidden, &first, end, &p);) {
             const matrix *down = &p.matrices[EXPERT_DOWN];
             float *to = c->given + p.place * hidden + p.first;
             product(kind, down->weight, inner, p.first, p.last, c->inner + p.place * inner_row, p.rows, to, hidden);
+            biased(down, p.first, p.last, p.rows, to, hidden);
         }
     meet(begin_of(next));
     for (int64_t r = piece(); r < rows; r = piece()) {

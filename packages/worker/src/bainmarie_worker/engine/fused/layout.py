@@ -50,7 +50,8 @@ class Mixture(Fields):
         *((name, POINTER) for name in ("matrices", "correction", "scales")),
         *((name, POINTER) for name in ("routed", "before", "after", "beside")),
         *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
-        *((name, REAL) for name in ("factor", "rest")),
+        ("alternating", WHOLE),
+        *((name, REAL) for name in ("factor", "rest", "limit", "slope", "lift")),
     )
 
 
@@ -60,6 +61,7 @@ class Layer(Fields):
         *((name, POINTER) for name in ("recurrent", "experts")),
         *((name, POINTER) for name in ("before", "after", "attended", "perceived", "reminded")),
         *((name, POINTER) for name in ("query_norm", "key_norm", "value_norm", "queries_norm", "keys_norm")),
+        ("sinks", POINTER),
         *((name, WHOLE) for name in ("heads", "key_heads", "size", "query_size")),
         *((name, WHOLE) for name in ("window", "angles", "rotary", "place", "beside")),
         ("scale", REAL),

@@ -12,6 +12,9 @@ from bainmarie_worker.engine.fused.layout import Matrix, Mixture, either, epsilo
 
 _MOST_GROUPS = 64
 """As in experts.h."""
+_OF_EXPERT = 3
+"""Matrices of one: gate, up, down."""
+_BIASES = ("router.bias", "experts.gate_up_proj_bias", "experts.down_proj_bias")
 
 
 def mixture(
@@ -23,6 +26,11 @@ def mixture(
     router, experts = either(block, "gate", "router"), block.experts
     told = _told(experts, router.weight, router.top_k, dtype, weights)
     told.router = weights(router.weight)
+    biases = [value for name, value in block.named_parameters() if name in _BIASES]
+    if getattr(router, "bias", None) is not None:
+        told.router.bias = address(router.bias.float())
+    if getattr(experts, "has_bias", False):
+        _add_biases(told, experts, address)
     told.whole, told.factor = getattr(router, "norm_topk_prob", True), 1.0
     if hasattr(router, "e_score_correction_bias"):
         _correct(told, router, router.e_score_correction_bias, address)
@@ -30,7 +38,7 @@ def mixture(
         none = torch.zeros(told.count)
         _correct(told, router, block.expert_bias if router.use_expert_bias else none, address)
         told.rest = 1e-6
-    return told, [router.weight, _merged(experts), experts.down_proj]
+    return told, [router.weight, _merged(experts), experts.down_proj, *biases]
 
 
 def apart(
@@ -67,22 +75,50 @@ def _told(
     """What is told of experts, of which a router chooses some."""
     merged = _merged(experts)
     require(torch.is_tensor(merged), "experts in the form of older releases")
-    turned = getattr(experts, "is_transposed", False) or not getattr(experts, "is_concatenated", True)
-    require(not turned, "experts whose matrices lie otherwise")
-    count, hidden, inner = experts.down_proj.shape
+    turned, alternating = getattr(experts, "is_transposed", False), not getattr(experts, "is_concatenated", True)
+    kinds = {weight.dtype for weight in (merged, experts.down_proj)}
+    require(kinds <= {dtype}, f"experts in {' and '.join(map(str, kinds))}")
+    merged, last = (_turned(one) if turned else one for one in (merged, experts.down_proj))
+    count, hidden, inner = last.shape
     gates = int(hasattr(experts, "gate_up_proj"))
     require(merged.shape == (count, (1 + gates) * inner, hidden), "experts whose matrices lie otherwise")
     require(router.shape == (count, hidden) and chosen <= count, "a router of other experts")
-    kinds = {weight.dtype for weight in (merged, experts.down_proj)}
-    require(kinds <= {dtype}, f"experts in {' and '.join(map(str, kinds))}")
-    matrices = []
-    for ups, down in zip(merged, experts.down_proj):
-        gate = weights(ups[:inner]) if gates else Matrix()
-        matrices += [gate, weights(ups[gates * inner :]), weights(down)]
+    matrices, first = [], 0 if alternating else gates * inner
+    for ups, down in zip(merged, last):
+        gate = weights(ups[:inner]) if first else Matrix()
+        matrices += [gate, weights(ups[first:]), weights(down)]
     made = (Matrix * len(matrices))(*matrices)
-    told = Mixture(matrices=ctypes.addressof(made), count=count, chosen=chosen, inner=inner)
+    told = Mixture(matrices=ctypes.addressof(made), count=count, chosen=chosen, inner=inner, alternating=alternating)
     told.held = made
+    if alternating:
+        _limit(told, experts)
     return told
+
+
+def _turned(weights: torch.nn.Parameter) -> torch.Tensor:
+    """[experts, in, out] as [experts, out, in] in one piece. Where it lies otherwise, it is laid out anew in its own
+    place: the model's code sees the same numbers, and there is no second copy."""
+    rows = weights.detach().transpose(1, 2)
+    if not rows.is_contiguous():
+        rows = rows.contiguous()
+        weights.data = rows.transpose(1, 2)
+    return rows
+
+
+def _limit(told: Mixture, experts: Any) -> None:
+    """Of experts with gates and what is gated by turns, within a limit. Unknown where their own code differs."""
+    told.limit, told.slope, told.lift = experts.limit, experts.alpha, 1.0
+    points = torch.cartesian_prod(*[torch.linspace(-2 * told.limit, 2 * told.limit, 33)] * 2)
+    gate, up = points[:, 0].clamp(max=told.limit), points[:, 1].clamp(-told.limit, told.limit)
+    known = (up + told.lift) * gate * torch.sigmoid(gate * told.slope)
+    require(torch.allclose(experts._apply_gate(points.flatten()), known, rtol=1e-5), "experts with other gates")
+
+
+def _add_biases(told: Mixture, experts: Any, address: Callable[[torch.Tensor], int]) -> None:
+    require(bool(told.alternating), "experts with biases in another form")
+    for number, (up, down) in enumerate(zip(experts.gate_up_proj_bias.float(), experts.down_proj_bias.float())):
+        told.held[number * _OF_EXPERT + 1].bias = address(up)
+        told.held[number * _OF_EXPERT + 2].bias = address(down)
 
 
 def _merged(experts: Any) -> Any:

@@ -26,7 +26,9 @@ typedef struct {
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */
     int64_t groups, best_groups; /* with a correction: of neighbouring experts; those that are chosen from */
+    int64_t alternating;    /* 1 where EXPERT_UP gives gates and what is gated by turns, and there is no EXPERT_GATE */
     float factor, rest;          /* with a correction: of all weights; what is added to their sum before it becomes 1 */
+    float limit, slope, lift; /* with a limit of gates x and of what is gated, y: (y + lift) * x * logistic(slope * x) */
 } mixture;
 
 enum { DELTA = 0, CONVOLUTION = 1, SCAN = 2 };
@@ -72,6 +74,7 @@ typedef struct {
     const float *reminded;              /* norm of what TOKEN_OUT gives; null where there is none */
     const float *query_norm, *key_norm, *value_norm; /* [size] or null */
     const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
+    const float *sinks;                 /* [heads] a score of each for seeing nothing; or null */
     int64_t heads, key_heads, size;     /* of attention */
     int64_t query_size;                 /* twice `size` where a head's queries are followed by a gate of what it sees */
     int64_t window;                     /* tokens that are seen, 0 for all */

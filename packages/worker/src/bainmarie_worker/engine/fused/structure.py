@@ -61,7 +61,7 @@ FAMILIES = (
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
     *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "lfm2_moe"),
-    *("gemma4", "gemma4_unified"),
+    *("gemma4", "gemma4_unified", "gpt_oss"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
 """Families whose rotary positions turn neighbouring numbers together."""
@@ -180,6 +180,9 @@ class Structure:
         norms = norms_of(layer) | head_norms(attention, matrices)
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
+        sinks = getattr(attention, "sinks", None)
+        if sinks is not None:
+            used.add(id(sinks))
         recurrent = None
         if remembering is not None:
             told, parameters = recurrence(remembering, self.state, self._address)
@@ -246,6 +249,8 @@ class Structure:
         made.heads = out.inputs // made.size
         made.query_size = query.outputs // made.heads
         made.window = _window(attention, config) or 0
+        if getattr(attention, "sinks", None) is not None:
+            made.sinks = self._address(attention.sinks.float())
         norm = getattr(attention, "v_norm", None)
         if norm is not None:
             made.value_norm = self._norm(norm, made.size)
@@ -304,7 +309,7 @@ def _functions() -> tuple[Any, ...]:
 
 def _activation_of(perceptron: Any) -> Any:
     """The function of its gate, or of what it has in its place; any where there is no perceptron."""
-    if perceptron is None:
+    if perceptron is None or hasattr(perceptron, "alpha"):
         return F.silu
     return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn", "activation")
 
