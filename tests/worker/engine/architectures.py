@@ -128,6 +128,29 @@ _YARN: dict[str, Any] = {
         "truncate": False,
     }
 }
+_YARN_ALL: dict[str, Any] = {
+    "rope_parameters": {**_YARN["rope_parameters"], "mscale": 0.7, "mscale_all_dim": 1.3},
+}
+_LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 64,
+    "qk_rope_head_dim": 24,
+    "qk_nope_head_dim": 40,
+    "v_head_dim": 32,
+}
+_ROUTED: dict[str, Any] = {
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "routed_scaling_factor": 1.5,
+}
+
+
+def _latent(name: str, **settings: Any) -> Architecture:
+    return _sized(name, "", "fused", without="head_dim", **{**_LATENT, **settings})
+
 
 ARCHITECTURES = (
     _fused("llama", num_attention_heads=2, num_key_value_heads=1),
@@ -388,6 +411,47 @@ ARCHITECTURES = (
         rms_norm_eps=0.05,
         swiglu_alpha=2.5,
     ),
+    _latent("deepseek_v3", first_k_dense_replace=1, n_group=4, topk_group=2, rms_norm_eps=0.05, **_ROUTED),
+    _latent(
+        "deepseek_v3",
+        attention_bias=True,
+        rope_interleave=False,
+        first_k_dense_replace=0,
+        n_group=1,
+        topk_group=1,
+        norm_topk_prob=False,
+        q_lora_rank=None,
+        v_head_dim=64,
+        **_ROUTED,
+        **_YARN_ALL,
+    ),
+    _latent(
+        "deepseek_v2",
+        first_k_dense_replace=1,
+        topk_method="group_limited_greedy",
+        n_group=4,
+        topk_group=2,
+        attention_bias=True,
+        rms_norm_eps=0.05,
+        **_ROUTED,
+        **_YARN_ALL,
+    ),
+    _latent(
+        "deepseek_v2",
+        first_k_dense_replace=1,
+        topk_method="greedy",
+        q_lora_rank=None,
+        **_ROUTED,
+    ),
+    _latent(
+        "glm4_moe_lite",
+        n_group=1,
+        topk_group=1,
+        mlp_layer_types=["dense", "sparse"],
+        v_head_dim=64,
+        **_ROUTED,
+    ),
+    _latent("youtu", rms_norm_eps=0.05),
     _sized(
         "olmoe",
         "within bounds",
@@ -414,6 +478,7 @@ ARCHITECTURES = (
     _sized("stablelm"),
     _sized(
         "deepseek_v3",
+        _SMALL,
         without="head_dim",
         num_key_value_heads=4,
         n_routed_experts=4,

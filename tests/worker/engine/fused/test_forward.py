@@ -37,11 +37,13 @@ MAMBA_CHANGED = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
 ADAPTED = (
     *("phi3", "gemma3_text", "gemma4_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"),
     *("qwen3_5_text", "qwen3_5_moe_text", "lfm2", "lfm2_moe", "granitemoehybrid", "falcon_h1", "nemotron_h"),
-    *("bamba", "mamba2", "gpt_oss"),
+    *("bamba", "mamba2", "gpt_oss", "deepseek_v3", "deepseek_v2"),
 )
 """Of those the ones where an adapter is tried."""
 SHARING = [known for known in FUSED if "num_kv_shared_layers" in known.settings]
 """Of those the ones with layers that look at the keys and values of others."""
+LATENT = [known for known in FUSED if "kv_lora_rank" in known.settings]
+"""Of those the ones whose keys and values are made of latents."""
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 0.06}
 """torch rounds to bf16 what it hands from layer to layer, and its int8 kernel the sums; compiled code does neither."""
 
@@ -137,7 +139,7 @@ def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known,
             assert torch.equal(first[-1:], in_parts(forward, ids, size)[-1:])
 
 
-@pytest.mark.parametrize("known", [FUSED[0], *SHARING], ids=lambda known: known.title)
+@pytest.mark.parametrize("known", [FUSED[0], *SHARING, *LATENT], ids=lambda known: known.title)
 def test_its_memories_are_the_models_own_too(known):
     plain, fast = best_way(make(known), CPU, "packed"), way(make(known))
     ids = prompts()[0] * 20

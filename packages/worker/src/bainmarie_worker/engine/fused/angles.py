@@ -16,6 +16,8 @@ _STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha", "proportional")
 
 _HALVES = ("gpt_oss",)
 """Families whose own code makes the angles of one half of a head, which are those of the other too."""
+_COMPLEX = ("deepseek_v2",)
+"""Families whose own code makes one complex number of an angle's cosine and sine."""
 _WITHOUT = ("granitemoehybrid", "nemotron_h", "mamba2")
 """Families of which some turn nothing by positions."""
 
@@ -57,6 +59,8 @@ def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int
             require(kind in _STEADY, f"rotary positions of the kind {kind}")
     if config.model_type in _HALVES:
         rotary = functools.partial(_doubled, rotary)
+    if config.model_type in _COMPLEX:
+        rotary = functools.partial(_of_complex, rotary)
     if local is not None:  # gemma3 before transformers 5
         return [rotary, local], [int(bool(layer.self_attn.is_sliding)) for layer in body.layers]
     if hasattr(rotary, "layer_types"):
@@ -89,6 +93,11 @@ def _doubled(rotary: Callable[..., Any], *asked: torch.Tensor) -> tuple[torch.Te
     """Angles of both halves of a head."""
     cosines, sines = rotary(*asked)
     return torch.cat((cosines, cosines), -1), torch.cat((sines, sines), -1)
+
+
+def _of_complex(rotary: Callable[..., Any], *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    made = rotary(*asked)
+    return torch.cat((made.real, made.real), -1), torch.cat((made.imag, made.imag), -1)
 
 
 def _none(_: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,29 @@ static char *lay_out(choices *c, const decoder *m, int64_t rows, char *at) {
     return at;
 }
 
+#define MOST_GROUPS 64
+
+/* Takes the experts of all but the best groups out of the choice. A group is as good as its best one, or with a correction
+ * as its two best together. */
+static void keep_best_groups(const mixture *mix, float *scores) {
+    const int64_t size = mix->count / mix->groups;
+    float good[MOST_GROUPS];
+    for (int64_t g = 0; g < mix->groups; g++) {
+        float first = -INFINITY, second = -INFINITY;
+        for (int64_t e = g * size; e < (g + 1) * size; e++) {
+            const float score = scores[e] + (mix->correction ? mix->correction[e] : 0);
+            second = score > first ? first : score > second ? score : second;
+            first = score > first ? score : first;
+        }
+        good[g] = mix->correction ? first + second : first;
+    }
+    for (int64_t g = 0; g < mix->groups; g++) {
+        int64_t better = 0;
+        for (int64_t h = 0; h < mix->groups; h++) better += good[h] > good[g] || (good[h] == good[g] && h < g);
+        for (int64_t e = g * size; better >= mix->best_groups && e < (g + 1) * size; e++) scores[e] = -INFINITY;
+    }
+}
+
 /* The experts of one row, no two the same, and their weights: softmax over all, of which the best are taken; where the
  * mixture is `whole`, these sum to 1. Of equal scores the first counts as better; where one is no number, no weight is
  * one. */
@@ -31,6 +54,7 @@ static void choose(const mixture *mix, float *scores, int32_t *experts, float *w
         most = scores[e] > most ? scores[e] : most;
     }
     for (int64_t e = 0; e < mix->count; e++) all += expf(scores[e] - most);
+    if (mix->best_groups < mix->groups) keep_best_groups(mix, scores);
     for (int64_t c = 0; c < mix->chosen; c++) {
         int64_t best = 0;
         for (int64_t e = 1; e < mix->count; e++)
@@ -39,29 +63,7 @@ static void choose(const mixture *mix, float *scores, int32_t *experts, float *w
         best_ones += weights[c] = expf(scores[best] - most);
         scores[best] = -INFINITY; /* taken */
     }
-    for (int64_t c = 0; c < mix->chosen; c++) weights[c] = weights[c] / (mix->whole ? best_ones : all) + none;
-}
-
-#define MOST_GROUPS 64
-
-/* Takes the experts of all but the best groups out of the choice. A group is as good as its two best together. */
-static void keep_best_groups(const mixture *mix, float *scores) {
-    const int64_t size = mix->count / mix->groups;
-    float good[MOST_GROUPS];
-    for (int64_t g = 0; g < mix->groups; g++) {
-        float first = -INFINITY, second = -INFINITY;
-        for (int64_t e = g * size; e < (g + 1) * size; e++) {
-            const float score = scores[e] + mix->correction[e];
-            second = score > first ? first : score > second ? score : second;
-            first = score > first ? score : first;
-        }
-        good[g] = first + second;
-    }
-    for (int64_t g = 0; g < mix->groups; g++) {
-        int64_t better = 0;
-        for (int64_t h = 0; h < mix->groups; h++) better += good[h] > good[g] || (good[h] == good[g] && h < g);
-        for (int64_t e = g * size; better >= mix->best_groups && e < (g + 1) * size; e++) scores[e] = -INFINITY;
-    }
+    for (int64_t c = 0; c < mix->chosen; c++) weights[c] = weights[c] / (mix->whole ? best_ones : all) * mix->factor + none;
 }
 
 /* As `choose`, where scores do not compete: each becomes a number between 0 and 1 by itself, and those are chosen which

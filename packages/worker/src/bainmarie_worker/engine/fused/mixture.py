@@ -31,7 +31,9 @@ def mixture(
         told.router.bias = address(router.bias.float())
     if getattr(experts, "has_bias", False):
         _add_biases(told, experts, address)
-    told.whole, told.factor = getattr(router, "norm_topk_prob", True), 1.0
+    told.whole = getattr(router, "norm_topk_prob", True)
+    if hasattr(router, "topk_method"):
+        _choose_as_told(told, router)
     if hasattr(router, "e_score_correction_bias"):
         _correct(told, router, router.e_score_correction_bias, address)
     if hasattr(router, "use_expert_bias"):
@@ -88,7 +90,9 @@ def _told(
         gate = weights(ups[:inner]) if first else Matrix()
         matrices += [gate, weights(ups[first:]), weights(down)]
     made = (Matrix * len(matrices))(*matrices)
-    told = Mixture(matrices=ctypes.addressof(made), count=count, chosen=chosen, inner=inner, alternating=alternating)
+    told = Mixture(
+        matrices=ctypes.addressof(made), count=count, chosen=chosen, inner=inner, alternating=alternating, factor=1.0
+    )
     told.held = made
     if alternating:
         _limit(told, experts)
@@ -126,12 +130,26 @@ def _merged(experts: Any) -> Any:
     return getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
 
 
+def _choose_as_told(told: Mixture, router: Any) -> None:
+    """Of a router whose own code knows several ways to choose, and never makes its weights sum to 1."""
+    told.whole, told.factor = False, router.routed_scaling_factor
+    require(router.topk_method in ("greedy", "group_limited_greedy"), f"experts chosen by {router.topk_method}")
+    if router.topk_method == "group_limited_greedy":
+        _choose_from(told, router.num_group, router.topk_group)
+
+
+def _choose_from(told: Mixture, groups: int, best: int) -> None:
+    told.groups, told.best_groups = groups, best
+    size, rest = divmod(told.count, groups)
+    fits = rest == 0 and groups <= _MOST_GROUPS and told.chosen <= best * size
+    require(fits, f"{groups} groups of {told.count} experts")
+
+
 def _correct(told: Mixture, router: Any, correction: torch.Tensor, address: Callable[[torch.Tensor], int]) -> None:
     """Of a router that gives each expert a score of its own, and adds something to it for the choice."""
     correction = correction.float()
     told.correction, told.factor, told.rest = address(correction), router.routed_scaling_factor, 1e-20
-    told.groups, told.best_groups = getattr(router, "num_group", 1), getattr(router, "topk_group", 1)
-    size, rest = divmod(told.count, told.groups)
-    fits = rest == 0 and (size > 1 or told.groups == 1) and told.groups <= _MOST_GROUPS
-    require(fits and told.chosen <= told.best_groups * size, f"{told.groups} groups of {told.count} experts")
+    require(getattr(router, "n_group", 1) == 1, "groups of experts in the form of older releases")
+    _choose_from(told, getattr(router, "num_group", 1), getattr(router, "topk_group", 1))
+    require(told.count > told.groups or told.groups == 1, "groups of one expert")
     require(correction.shape == (told.count,) and bool(correction.isfinite().all()), "a correction of other scores")

@@ -82,7 +82,12 @@ def layers_of(layer: Any) -> list[Any]:
 
 
 def rows_of(layer: Any) -> list[Rows | None]:
-    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out."""
+    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out, latent
+    query, latent."""
+    return [*_without_latents(layer), *_latents(layer)]
+
+
+def _without_latents(layer: Any) -> list[Rows | None]:
     perceived, last = _perceived(layer), _reminded(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
@@ -154,6 +159,9 @@ def _attended(layer: Any) -> list[Rows | None]:
     """Query, key, value, out. None where values are keys, or both are those of another layer."""
     attention, taken = layer.self_attn, getattr(layer, "taken", 1.0)
     out = whole_of(either(attention, "o_proj", "out_proj"), getattr(layer, "given", 1.0))
+    if is_latent(attention):
+        query = attention.q_proj if attention.q_lora_rank is None else attention.q_b_proj
+        return [whole_of(query), whole_of(attention.kv_b_proj), None, out]
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
         return [*_parts(attention.qkv_proj, [keys * attention.num_key_value_groups, keys, keys]), out]
@@ -166,6 +174,38 @@ def _attended(layer: Any) -> list[Rows | None]:
         None if value is None else whole_of(value, taken),
         out,
     ]
+
+
+def _latents(layer: Any) -> list[Rows | None]:
+    """Latent query, latent."""
+    attention = attention_of(layer)
+    if not is_latent(attention):
+        return [None, None]
+    return [
+        None if attention.q_lora_rank is None else whole_of(attention.q_a_proj),
+        whole_of(attention.kv_a_proj_with_mqa),
+    ]
+
+
+def is_latent(attention: Any) -> bool:
+    """Whether its keys and values are made of latents."""
+    return hasattr(attention, "kv_a_proj_with_mqa")
+
+
+def latent_norms(attention: Any) -> dict[str, Any]:
+    """Of latents, by decoder.c's names."""
+    if not is_latent(attention):
+        return {}
+    norms = {"latent_norm": attention.kv_a_layernorm}
+    return norms if attention.q_lora_rank is None else norms | {"latent_query_norm": attention.q_a_layernorm}
+
+
+def widths_of(attention: Any) -> tuple[int, int, int]:
+    """Numbers of a head's keys, of its values, and of its keys before those that turn."""
+    if is_latent(attention):
+        return attention.qk_head_dim, attention.v_head_dim, attention.qk_nope_head_dim
+    size = int(attention.head_dim)
+    return size, size, 0
 
 
 def _parts(linear: Any, counts: Sequence[int]) -> list[Rows]:
