@@ -411,6 +411,49 @@ ARCHITECTURES = (
         rms_norm_eps=0.05,
         swiglu_alpha=2.5,
     ),
+    _fused("qwen3_next", mlp_only_layers=[1], shared_expert_intermediate_size=64, **_DELTA, **_EXPERTS),
+    _fused(
+        "qwen3_next",
+        num_key_value_heads=1,
+        norm_topk_prob=False,
+        shared_expert_intermediate_size=32,
+        attention_bias=True,
+        rms_norm_eps=0.05,
+        **{**_DELTA, "linear_num_value_heads": 6, "linear_value_head_dim": 32, "linear_conv_kernel_dim": 3},
+        **{**_EXPERTS, "num_experts_per_tok": 3},
+    ),
+    _fused(
+        "minimax_m2",
+        num_key_value_heads=1,
+        num_local_experts=5,
+        num_experts_per_tok=2,
+        rms_norm_eps=0.05,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    ),
+    _fused(
+        "ernie4_5_moe",
+        use_bias=True,
+        moe_num_experts=5,
+        moe_k=3,
+        moe_num_shared_experts=2,
+        moe_intermediate_size=32,
+        moe_layer_start_index=1,
+        moe_norm_min=0.7,
+    ),
+    _fused("hunyuan_v1_moe", num_experts=5, moe_topk=3, num_key_value_heads=1, attention_bias=True, rms_norm_eps=0.05),
+    _fused(
+        "exaone_moe",
+        num_experts=8,
+        num_experts_per_tok=3,
+        num_shared_experts=2,
+        moe_intermediate_size=32,
+        routed_scaling_factor=1.5,
+        n_group=4,
+        topk_group=2,
+        mlp_layer_types=["dense", "sparse"],
+        sliding_window_pattern=2,
+        **_ALTERNATING,
+    ),
     _latent("deepseek_v3", first_k_dense_replace=1, n_group=4, topk_group=2, rms_norm_eps=0.05, **_ROUTED),
     _latent(
         "deepseek_v3",
@@ -551,7 +594,7 @@ ARCHITECTURES = (
 
 RECURRENT = (
     *("qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "lfm2", "lfm2_moe"),
-    *("granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2"),
+    *("granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "qwen3_next"),
 )
 """Names of those that compiled code packs, and their own code cannot."""
 CAPTURED = tuple(

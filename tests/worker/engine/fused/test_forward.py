@@ -32,12 +32,25 @@ WEIGHTS = [(torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, 8)]
 """Of a model: the dtype, and bits where they are packed."""
 COMPARED = [known for known in FUSED if known.name != "bamba"]
 """But for one whose own code goes on from a cache only where generate() tells it the positions."""
-MAMBA_CHANGED = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""Of families whose `out_proj` peft leaves alone."""
+_MAMBA = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CHANGED = {
+    **dict.fromkeys(("falcon_h1", "nemotron_h", "mamba2"), _MAMBA),
+    "qwen3_next": [
+        "in_proj_qkvz",
+        "in_proj_ba",
+        "out_proj",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "shared_expert_gate",
+    ],
+}
+"""Layers of families where not all can be: peft leaves their `out_proj` alone, or takes experts with them."""
 ADAPTED = (
     *("phi3", "gemma3_text", "gemma4_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"),
     *("qwen3_5_text", "qwen3_5_moe_text", "lfm2", "lfm2_moe", "granitemoehybrid", "falcon_h1", "nemotron_h"),
-    *("bamba", "mamba2", "gpt_oss", "deepseek_v3", "deepseek_v2"),
+    *("bamba", "mamba2", "gpt_oss", "deepseek_v3", "deepseek_v2", "qwen3_next", "exaone_moe"),
 )
 """Of those the ones where an adapter is tried."""
 SHARING = [known for known in FUSED if "num_kv_shared_layers" in known.settings]
@@ -166,7 +179,7 @@ def test_an_adapter_where_matrices_are_merged_or_branches_have_norms_or_there_ar
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(3)
-    changed = MAMBA_CHANGED if known.name in ("falcon_h1", "nemotron_h", "mamba2") else "all-linear"
+    changed = CHANGED.get(known.name, "all-linear")
     wish = LoraConfig(r=8, lora_alpha=96, init_lora_weights=False, target_modules=changed)
     tuned = get_peft_model(make(known), wish).eval()
     tuned.save_pretrained(tmp_path)

@@ -78,7 +78,7 @@ def widths(made: Sequence[Callable[..., Any]]) -> list[int]:
 
 def _turns(attention: Any, config: Any) -> bool:
     """Whether a layer turns its queries and keys by their positions."""
-    if config.model_type == "exaone4":
+    if config.model_type in ("exaone4", "exaone_moe"):
         return attention.sliding_window is None or bool(attention.is_sliding)
     return bool(getattr(attention, "use_rope", True))
 

@@ -66,15 +66,25 @@ static void choose(const mixture *mix, float *scores, int32_t *experts, float *w
     for (int64_t c = 0; c < mix->chosen; c++) weights[c] = weights[c] / (mix->whole ? best_ones : all) * mix->factor + none;
 }
 
-/* As `choose`, where scores do not compete: each becomes a number between 0 and 1 by itself, and those are chosen which
- * are the largest with their correction. */
-static void choose_corrected(const mixture *mix, float *scores, int32_t *experts, float *weights) {
-    float best_ones = mix->rest, none = 0;
+/* Scores become numbers between 0 and 1: each by itself, or together those of a softmax. Gives 0, or no number where one of
+ * them is none. */
+static float rated(const mixture *mix, float *scores) {
+    float most = -FLT_MAX, all = 0, none = 0;
+    for (int64_t e = 0; e < mix->count; e++) most = scores[e] > most ? scores[e] : most;
     for (int64_t e = 0; e < mix->count; e++) {
-        scores[e] = 1.0f / (1.0f + expf(-scores[e]));
+        scores[e] = mix->competing ? expf(scores[e] - most) : 1.0f / (1.0f + expf(-scores[e]));
         none += 0 * scores[e];
         if (!(scores[e] >= 0)) scores[e] = 0;
+        all += scores[e];
     }
+    for (int64_t e = 0; mix->competing && e < mix->count; e++) scores[e] /= all;
+    return none;
+}
+
+/* As `choose`, where those are chosen which are the largest with their correction. */
+static void choose_corrected(const mixture *mix, float *scores, int32_t *experts, float *weights) {
+    const float none = rated(mix, scores);
+    float best_ones = mix->rest;
     if (mix->best_groups < mix->groups) keep_best_groups(mix, scores);
     for (int64_t c = 0; c < mix->chosen; c++) {
         int64_t best = 0;
@@ -84,6 +94,7 @@ static void choose_corrected(const mixture *mix, float *scores, int32_t *experts
         best_ones += weights[c] = scores[best];
         scores[best] = -INFINITY; /* taken */
     }
+    best_ones = best_ones > mix->least ? best_ones : mix->least;
     for (int64_t c = 0; c < mix->chosen; c++) weights[c] = weights[c] / (mix->whole ? best_ones : 1) * mix->factor + none;
 }
 
@@ -199,8 +210,8 @@ static void mixed(state *s, const mixture *mix, const float *branch_norm, const 
     for (int64_t r = piece(); r < rows; r = piece()) {
         if (mix->before) {
             normalized(s->stream + r * hidden, mix->before, hidden, s->model->epsilon, s->plain + r * hidden);
-            prepare(kind, s->plain + r * hidden, s->input + r * row, hidden);
         }
+        if (mix->before || mix->router.kind != kind) prepare(kind, s->plain + r * hidden, s->input + r * row, hidden);
         for (int64_t i = r * mix->chosen; i < (r + 1) * mix->chosen; i++)
             memcpy(c->input + c->places[i] * row, s->input + r * row, row);
     }

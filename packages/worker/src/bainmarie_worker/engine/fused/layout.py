@@ -50,8 +50,8 @@ class Mixture(Fields):
         *((name, POINTER) for name in ("matrices", "correction", "scales")),
         *((name, POINTER) for name in ("routed", "before", "after", "beside")),
         *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
-        ("alternating", WHOLE),
-        *((name, REAL) for name in ("factor", "rest", "limit", "slope", "lift")),
+        *((name, WHOLE) for name in ("competing", "alternating")),
+        *((name, REAL) for name in ("factor", "rest", "least", "limit", "slope", "lift")),
     )
 
 

@@ -14,7 +14,7 @@ from bainmarie_worker.engine.marks import Marks
 
 @dataclass(frozen=True)
 class Kept:
-    """What a layer keeps of each token: keys and values of so many heads, `size` and `value_size` numbers of each, behind
+    """What a layer keeps of each token: `size` numbers of a key and `value_size` of a value of so many heads, behind
     `place` numbers of other layers.
 
     Layers that look at the same keys and values have the same place.

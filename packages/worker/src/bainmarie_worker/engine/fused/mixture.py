@@ -14,33 +14,36 @@ _MOST_GROUPS = 64
 """As in experts.h."""
 _OF_EXPERT = 3
 """Matrices of one: gate, up, down."""
-_BIASES = ("router.bias", "experts.gate_up_proj_bias", "experts.down_proj_bias")
+_BIASES = (
+    "router.bias",
+    "experts.gate_up_proj_bias",
+    "experts.down_proj_bias",
+    "gate.moe_statics.e_score_correction_bias",
+)
 
 
 def mixture(
-    block: Any, dtype: torch.dtype, weights: Callable[[torch.Tensor], Matrix], address: Callable[[torch.Tensor], int]
+    block: Any,
+    scored: Matrix | None,
+    dtype: torch.dtype,
+    weights: Callable[[torch.Tensor], Matrix],
+    address: Callable[[torch.Tensor], int],
 ) -> tuple[Mixture, list[Any]]:
     """A block's routed experts, and the parameters of which they are made; their matrices are three-dimensional:
     [experts, 2 * inner, hidden], or without gates [experts, inner, hidden], and [experts, hidden, inner]. Unknown where
-    they are not."""
+    they are not. `scored` is the matrix of a router that has a linear layer."""
     router, experts = either(block, "gate", "router"), block.experts
-    told = _told(experts, router.weight, router.top_k, dtype, weights)
-    told.router = weights(router.weight)
+    scoring = router.wg if hasattr(router, "wg") else router
+    told = _told(experts, scoring.weight, router.top_k, dtype, weights)
+    told.router = weights(scoring.weight) if scored is None else scored
     biases = [value for name, value in block.named_parameters() if name in _BIASES]
     if getattr(router, "bias", None) is not None:
         told.router.bias = address(router.bias.float())
     if getattr(experts, "has_bias", False):
         _add_biases(told, experts, address)
     told.whole = getattr(router, "norm_topk_prob", True)
-    if hasattr(router, "topk_method"):
-        _choose_as_told(told, router)
-    if hasattr(router, "e_score_correction_bias"):
-        _correct(told, router, router.e_score_correction_bias, address)
-    if hasattr(router, "use_expert_bias"):
-        none = torch.zeros(told.count)
-        _correct(told, router, block.expert_bias if router.use_expert_bias else none, address)
-        told.rest = 1e-6
-    return told, [router.weight, _merged(experts), experts.down_proj, *biases]
+    _read_choice(told, router, block, address)
+    return told, [scoring.weight, _merged(experts), experts.down_proj, *biases]
 
 
 def apart(
@@ -130,6 +133,24 @@ def _merged(experts: Any) -> Any:
     return getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
 
 
+def _read_choice(told: Mixture, router: Any, block: Any, address: Callable[[torch.Tensor], int]) -> None:
+    """How a router chooses, where that is not by the largest scores alone."""
+    if hasattr(router, "topk_method"):
+        _choose_as_told(told, router)
+    if hasattr(router, "e_score_correction_bias"):
+        _correct(told, router, router.e_score_correction_bias, address, router.routed_scaling_factor)
+    if hasattr(block, "e_score_correction_bias"):
+        _correct(told, router, block.e_score_correction_bias, address)
+    if hasattr(router, "moe_statics"):
+        _correct(told, router, router.moe_statics.e_score_correction_bias[0], address)
+        told.competing, told.rest, told.least = True, 0.0, router.norm_min
+    if hasattr(router, "use_expert_bias"):
+        none = torch.zeros(told.count)
+        correction = block.expert_bias if router.use_expert_bias else none
+        _correct(told, router, correction, address, router.routed_scaling_factor)
+        told.rest = 1e-6
+
+
 def _choose_as_told(told: Mixture, router: Any) -> None:
     """Of a router whose own code knows several ways to choose, and never makes its weights sum to 1."""
     told.whole, told.factor = False, router.routed_scaling_factor
@@ -145,10 +166,16 @@ def _choose_from(told: Mixture, groups: int, best: int) -> None:
     require(fits, f"{groups} groups of {told.count} experts")
 
 
-def _correct(told: Mixture, router: Any, correction: torch.Tensor, address: Callable[[torch.Tensor], int]) -> None:
-    """Of a router that gives each expert a score of its own, and adds something to it for the choice."""
+def _correct(
+    told: Mixture,
+    router: Any,
+    correction: torch.Tensor,
+    address: Callable[[torch.Tensor], int],
+    factor: float = 1.0,
+) -> None:
+    """Of a router that adds something to the scores for the choice. `factor` is one of all weights."""
     correction = correction.float()
-    told.correction, told.factor, told.rest = address(correction), router.routed_scaling_factor, 1e-20
+    told.correction, told.factor, told.rest = address(correction), factor, 1e-20
     require(getattr(router, "n_group", 1) == 1, "groups of experts in the form of older releases")
     _choose_from(told, getattr(router, "num_group", 1), getattr(router, "topk_group", 1))
     require(told.count > told.groups or told.groups == 1, "groups of one expert")

@@ -18,9 +18,9 @@ typedef struct {
 enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 
 typedef struct {
-    matrix router;          /* [experts, hidden], of the kind of the matrices where it has the same input */
+    matrix router;          /* [experts, hidden] */
     const matrix *matrices; /* [experts, EXPERT_MATRICES]; without EXPERT_GATE the activation is of EXPERT_UP */
-    const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
+    const float *correction; /* [experts] or null: what is added to scores for the choice alone */
     const float *scales;     /* [experts] or null: factors of their weights */
     const float *routed, *before, *after, *beside; /* [hidden] norms: of the router's input, of the experts' input and of
                              * what these give, and of what the perceptron beside them gives; or all null */
@@ -28,8 +28,10 @@ typedef struct {
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */
     int64_t groups, best_groups; /* of neighbouring experts; those that are chosen from, 0 for all */
+    int64_t competing;      /* with a correction: 1 where scores are a softmax, else each is a logistic function */
     int64_t alternating;    /* 1 where EXPERT_UP gives gates and what is gated by turns, and there is no EXPERT_GATE */
-    float factor, rest; /* of all weights; with a correction: what is added to their sum before it becomes 1 */
+    float factor, rest, least; /* of all weights; with a correction: what is added to their sum before it becomes 1, and what
+                                * it is at least */
     float limit, slope, lift; /* with a limit of gates x and of what is gated, y: (y + lift) * x * logistic(slope * x) */
 } mixture;
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
+import torch
+
 from bainmarie_worker.engine.fused.layout import Matrix, Unknown, base, either, require
 
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
@@ -31,13 +33,19 @@ _HEAD_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layern
 
 @dataclass(frozen=True)
 class Rows:
-    """Neighbouring outputs of a linear layer: all of them, or a part where several matrices are merged into one."""
+    """Outputs of a linear layer: all of them, or a part where several matrices are merged into one."""
 
     linear: Any
     first: int
     count: int
     factor: float = 1.0
     """Of what it gives, bias included."""
+    order: torch.Tensor | None = None
+    """Which outputs these are, where they are no neighbours."""
+
+    @property
+    def part(self) -> slice | torch.Tensor:
+        return slice(self.first, self.first + self.count) if self.order is None else self.order
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,9 @@ def _without_latents(layer: Any) -> list[Rows | None]:
     perceived, last = _perceived(layer), _reminded(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
+        if hasattr(delta, "in_proj_qkvz"):
+            *mixed, decays = _by_key_heads(delta)
+            return [*mixed, whole_of(delta.out_proj), *perceived, decays, *last]
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
         return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *last]
     if hasattr(layer, "conv"):
@@ -107,6 +118,23 @@ def _without_latents(layer: Any) -> list[Rows | None]:
     if attention_of(layer) is not None:
         return [*_attended(layer), *perceived, None, *last]
     return [None, None, None, None, *perceived, None, *last]
+
+
+def _by_key_heads(delta: Any) -> list[Rows]:
+    """Query, key, value, decay of a delta rule that has all of one key head side by side in its merged matrices."""
+    keys, values = delta.head_k_dim, delta.head_v_dim * delta.num_v_heads // delta.num_k_heads
+    shared = delta.num_v_heads // delta.num_k_heads
+    *mixed, gates = _dealt(delta.in_proj_qkvz, delta.num_k_heads, [keys, keys, values, values])
+    learnt, left = _dealt(delta.in_proj_ba, delta.num_k_heads, [shared, shared])
+    orders = (delta.in_proj_qkvz, torch.cat(mixed)), (delta.in_proj_qkvz, gates), (delta.in_proj_ba, learnt)
+    return [Rows(base(linear), 0, len(order), order=order) for linear, order in (*orders, (delta.in_proj_ba, left))]
+
+
+def _dealt(linear: Any, heads: int, counts: Sequence[int]) -> list[torch.Tensor]:
+    """Of each part the outputs that give it, where every head has so many of each one after the other."""
+    outputs = base(linear).out_features
+    require(outputs == heads * sum(counts), "merged matrices of other sizes")
+    return [part.flatten() for part in torch.arange(outputs).view(heads, -1).split(list(counts), 1)]
 
 
 def _reminded(layer: Any) -> list[Rows | None]:
@@ -150,7 +178,7 @@ def _perceived(layer: Any) -> list[Rows | None]:
 def _shared(layer: Any, block: Any) -> tuple[Any, Any]:
     """The perceptron beside a block's experts, and what tells how much of it is added, by a logistic function. None for
     each that is missing."""
-    places = (block, "shared_expert"), (block, "shared_experts"), (layer, "shared_mlp")
+    places = (block, "shared_expert"), (block, "shared_experts"), (block, "shared_mlp"), (layer, "shared_mlp")
     found = (getattr(of, name, None) for of, name in places)
     return next((one for one in found if one is not None), None), getattr(block, "shared_expert_gate", None)
 

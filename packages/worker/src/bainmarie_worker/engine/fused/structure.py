@@ -67,9 +67,10 @@ FAMILIES = (
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
     *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "lfm2_moe"),
     *("gemma4", "gemma4_unified", "gpt_oss"),
-    *("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "youtu"),
+    *("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "youtu", "qwen3_next"),
+    *("minimax_m2", "ernie4_5_moe", "hunyuan_v1_moe", "exaone_moe"),
 )
-_NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5", "deepseek_v2")
+_NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5", "ernie4_5_moe", "deepseek_v2")
 """Families whose rotary positions turn neighbouring numbers together."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
@@ -169,7 +170,7 @@ class Structure:
         seen = {size for layer in looking for size in (layer.size, layer.value_size, layer.heads * layer.value_size)}
         given = {layer.matrices[place].inputs for layer in looking for place in (QUERY, KEY)}
         sizes = (whole.hidden, *inner, *seen, *given, *{layer.matrices[TOKEN_GATE].outputs for layer in self._made})
-        gated = 1 + family[2].startswith("qwen3_5")
+        gated = 1 + family[2].startswith(("qwen3_5", "qwen3_next"))
         same = all(layer.query_size == gated * layer.size for layer in looking)
         require(same, "queries of another size than keys")
         require(all(layer.steady + layer.rotary <= layer.size for layer in looking), "rotary positions beyond a head")
@@ -228,9 +229,9 @@ class Structure:
             router = self._matrix(whole_of(layer.router.proj))
             return apart(layer, router, self.dtype, self._weights, self._norm, self._address)
         require(not beside, "experts and a shared one before a norm")
-        mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
-        require(mixed.router.kind == _KINDS[self.dtype], "a router of another kind of weights")
-        return mixed, parameters
+        linear = getattr(either(block, "gate", "router"), "wg", None)
+        scored = None if linear is None else self._matrix(whole_of(linear))
+        return mixture(block, scored, self.dtype, self._weights, self._address)
 
     def _remind(self, body: Any) -> None:
         """Fills in what is told of the embeddings that tokens have for each layer."""
@@ -290,7 +291,7 @@ class Structure:
         require(len({epsilon(norm) for norm in latent_norms(attention).values()}) == 1, "latents with several norms")
 
     def _matrix(self, rows: Rows) -> Matrix:
-        linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
+        linear, part = rows.linear, rows.part
         require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
         made = self._weights(linear.weight[part])
         made.factor = rows.factor
