@@ -494,6 +494,19 @@ ARCHITECTURES = (
         v_head_dim=64,
         **_ROUTED,
     ),
+    _latent(
+        "mistral4",
+        first_k_dense_replace=1,
+        n_group=4,
+        topk_group=2,
+        norm_topk_prob=True,
+        rope_parameters={
+            **_YARN_ALL["rope_parameters"],
+            "original_max_position_embeddings": 16,
+            "llama_4_scaling_beta": 0.2,
+        },
+        **_ROUTED,
+    ),
     _latent("youtu", rms_norm_eps=0.05),
     _sized(
         "olmoe",
@@ -597,6 +610,8 @@ RECURRENT = (
     *("granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "qwen3_next"),
 )
 """Names of those that compiled code packs, and their own code cannot."""
+SEEN_AMONG_IMAGES = ("mistral4",)
+"""Names of those that transformers has among the models that also see."""
 CAPTURED = tuple(
     replace(known, path="captured", why="")
     for known in ARCHITECTURES
@@ -639,11 +654,12 @@ def make(known: Architecture) -> Any:
     """The same weights each time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
         config = AutoConfig.for_model(known.name, **known.settings)
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config).float().eval()
+        kind = AutoModelForImageTextToText if known.name in SEEN_AMONG_IMAGES else AutoModelForCausalLM
+        model = kind.from_config(config).float().eval()
     for name, weights in model.named_parameters():
         if weights.dim() > 1 and "A_log" not in name:
             torch.nn.init.normal_(weights, std=_SPREAD)

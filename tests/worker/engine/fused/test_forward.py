@@ -300,6 +300,34 @@ def test_a_router_that_gives_no_numbers_harms_no_other_pass(name):
         assert torch.equal(first, second)
 
 
+def test_experts_that_lie_otherwise_are_laid_out_anew_in_their_own_place():
+    """The model's own code sees the same numbers."""
+    model, other = (make(architecture("gpt_oss")) for _ in range(2))
+    assert way(model).path == "fused"
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for layer in model.model.layers:
+        for weights in (layer.mlp.experts.gate_up_proj, layer.mlp.experts.down_proj):
+            assert weights.transpose(1, 2).is_contiguous()
+
+
+def test_experts_whose_own_code_gates_otherwise_are_left_to_it():
+    """Within its limit it may be the same, and short texts do not reach that."""
+    model = make(architecture("gpt_oss"))
+    experts = model.model.layers[-1].mlp.experts
+    gated, limit = experts._apply_gate, experts.limit
+    experts._apply_gate = lambda x: gated(x.clamp(min=-limit))
+    assert way(model).why == "not fused: experts with other gates"
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "glm4_moe"])
+def test_groups_of_experts_as_older_releases_chose_them_are_left_to_their_own_code(name):
+    """These gave the experts of other groups the score 0, which a correction may leave behind."""
+    model = make(architecture(name))
+    model.model.layers[-1].mlp.gate.n_group = 4
+    assert way(model).why == "not fused: groups of experts in the form of older releases"
+
+
 @pytest.mark.parametrize("bits", [0, 8])
 def test_a_pass_whose_rows_are_more_than_a_cache_holds(bits):
     model = make(FUSED[0]).to(torch.bfloat16)

@@ -139,6 +139,9 @@ def _read_choice(told: Mixture, router: Any, block: Any, address: Callable[[torc
         _choose_as_told(told, router)
     if hasattr(router, "e_score_correction_bias"):
         _correct(told, router, router.e_score_correction_bias, address, router.routed_scaling_factor)
+    elif hasattr(router, "num_group") and not hasattr(router, "topk_method"):
+        _correct(told, router, torch.zeros(told.count), address, router.routed_scaling_factor)
+        told.competing = True
     if hasattr(block, "e_score_correction_bias"):
         _correct(told, router, block.e_score_correction_bias, address)
     if hasattr(router, "moe_statics"):

@@ -68,10 +68,12 @@ FAMILIES = (
     *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "lfm2_moe"),
     *("gemma4", "gemma4_unified", "gpt_oss"),
     *("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "youtu", "qwen3_next"),
-    *("minimax_m2", "ernie4_5_moe", "hunyuan_v1_moe", "exaone_moe"),
+    *("minimax_m2", "ernie4_5_moe", "hunyuan_v1_moe", "exaone_moe", "mistral4"),
 )
 _NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5", "ernie4_5_moe", "deepseek_v2")
 """Families whose rotary positions turn neighbouring numbers together."""
+_GROWING = ("ministral3", "mistral4")
+"""Families whose queries grow with their positions."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -129,7 +131,7 @@ class Structure:
         both = getattr(config, "use_bidirectional_attention", None) or "vision"  # which text is none of
         require(both == "vision", "attention in both directions")
         require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
-        known, grown = growth(config) if family[2] == "ministral3" else (0, 0.0)
+        known, grown = growth(config) if family[2] in _GROWING else (0, 0.0)
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, POINTER),
