@@ -373,7 +373,7 @@ static void think(state *s, int64_t at, unsettled before, const matrix *next, fl
         mixed(s, l->experts, l->perceived, inner->weight ? inner : next, own);
         if (!inner->weight) return;
         if (apart) norm_rows(s, settled, l->after, inner);
-        else if (inner->kind != entry->kind) prepare_again(s, inner);
+        else if (inner->kind != l->experts->matrices[EXPERT_UP].kind) prepare_again(s, inner);
     }
     perceptron(s, at, own, room);
     add(s, at, DOWN, l->perceived, next, s->seen, s->second, own, room);
