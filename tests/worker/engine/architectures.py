@@ -28,7 +28,7 @@ _SPREAD = 0.2
 
 _VARIED = (
     *("norm.weight", "norm_1.weight", "norm_2.weight", "proj.bias", "conv.bias", "conv1d.bias", "expert_bias"),
-    *("e_score_correction_bias", "layer_scalar", "router.scale", "per_expert_scale"),
+    *("e_score_correction_bias", "layer_scalar", "router.scale", "per_expert_scale", "router.bias", "sinks"),
 )
 """Ends of the names of numbers that a new model has all alike."""
 
@@ -119,6 +119,38 @@ _GRANITE: dict[str, Any] = {
     "embedding_multiplier": 3.0,
     "logits_scaling": 2.0,
 }
+_YARN: dict[str, Any] = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+        "truncate": False,
+    }
+}
+_YARN_ALL: dict[str, Any] = {
+    "rope_parameters": {**_YARN["rope_parameters"], "mscale": 0.7, "mscale_all_dim": 1.3},
+}
+_LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 64,
+    "qk_rope_head_dim": 24,
+    "qk_nope_head_dim": 40,
+    "v_head_dim": 32,
+}
+_ROUTED: dict[str, Any] = {
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "routed_scaling_factor": 1.5,
+}
+
+
+def _latent(name: str, **settings: Any) -> Architecture:
+    return _sized(name, "", "fused", without="head_dim", **{**_LATENT, **settings})
+
 
 ARCHITECTURES = (
     _fused("llama", num_attention_heads=2, num_key_value_heads=1),
@@ -368,6 +400,114 @@ ARCHITECTURES = (
         residual_multiplier=0.5,
         embedding_multiplier=3.0,
     ),
+    _fused("gpt_oss", num_local_experts=5, num_experts_per_tok=3, sliding_window=8, swiglu_limit=0.5, **_YARN),
+    _fused(
+        "gpt_oss",
+        num_key_value_heads=1,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        layer_types=["full_attention", "sliding_attention"],
+        attention_bias=False,
+        rms_norm_eps=0.05,
+        swiglu_alpha=2.5,
+    ),
+    _fused("qwen3_next", mlp_only_layers=[1], shared_expert_intermediate_size=64, **_DELTA, **_EXPERTS),
+    _fused(
+        "qwen3_next",
+        num_key_value_heads=1,
+        norm_topk_prob=False,
+        shared_expert_intermediate_size=32,
+        attention_bias=True,
+        rms_norm_eps=0.05,
+        **{**_DELTA, "linear_num_value_heads": 6, "linear_value_head_dim": 32, "linear_conv_kernel_dim": 3},
+        **{**_EXPERTS, "num_experts_per_tok": 3},
+    ),
+    _fused(
+        "minimax_m2",
+        num_key_value_heads=1,
+        num_local_experts=5,
+        num_experts_per_tok=2,
+        rms_norm_eps=0.05,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    ),
+    _fused(
+        "ernie4_5_moe",
+        use_bias=True,
+        moe_num_experts=5,
+        moe_k=3,
+        moe_num_shared_experts=2,
+        moe_intermediate_size=32,
+        moe_layer_start_index=1,
+        moe_norm_min=0.7,
+    ),
+    _fused("hunyuan_v1_moe", num_experts=5, moe_topk=3, num_key_value_heads=1, attention_bias=True, rms_norm_eps=0.05),
+    _fused(
+        "exaone_moe",
+        num_experts=8,
+        num_experts_per_tok=3,
+        num_shared_experts=2,
+        moe_intermediate_size=32,
+        routed_scaling_factor=1.5,
+        n_group=4,
+        topk_group=2,
+        mlp_layer_types=["dense", "sparse"],
+        sliding_window_pattern=2,
+        **_ALTERNATING,
+    ),
+    _latent("deepseek_v3", first_k_dense_replace=1, n_group=4, topk_group=2, rms_norm_eps=0.05, **_ROUTED),
+    _latent(
+        "deepseek_v3",
+        attention_bias=True,
+        rope_interleave=False,
+        first_k_dense_replace=0,
+        n_group=1,
+        topk_group=1,
+        norm_topk_prob=False,
+        q_lora_rank=None,
+        v_head_dim=64,
+        **_ROUTED,
+        **_YARN_ALL,
+    ),
+    _latent(
+        "deepseek_v2",
+        first_k_dense_replace=1,
+        topk_method="group_limited_greedy",
+        n_group=4,
+        topk_group=2,
+        attention_bias=True,
+        rms_norm_eps=0.05,
+        **_ROUTED,
+        **_YARN_ALL,
+    ),
+    _latent(
+        "deepseek_v2",
+        first_k_dense_replace=1,
+        topk_method="greedy",
+        q_lora_rank=None,
+        **_ROUTED,
+    ),
+    _latent(
+        "glm4_moe_lite",
+        n_group=1,
+        topk_group=1,
+        mlp_layer_types=["dense", "sparse"],
+        v_head_dim=64,
+        **_ROUTED,
+    ),
+    _latent(
+        "mistral4",
+        first_k_dense_replace=1,
+        n_group=4,
+        topk_group=2,
+        norm_topk_prob=True,
+        rope_parameters={
+            **_YARN_ALL["rope_parameters"],
+            "original_max_position_embeddings": 16,
+            "llama_4_scaling_beta": 0.2,
+        },
+        **_ROUTED,
+    ),
+    _latent("youtu", rms_norm_eps=0.05),
     _sized(
         "olmoe",
         "within bounds",
@@ -394,6 +534,7 @@ ARCHITECTURES = (
     _sized("stablelm"),
     _sized(
         "deepseek_v3",
+        _SMALL,
         without="head_dim",
         num_key_value_heads=4,
         n_routed_experts=4,
@@ -409,7 +550,7 @@ ARCHITECTURES = (
         v_head_dim=16,
     ),
     _sized("glm4", _SMALL),
-    _sized("gpt_oss", sliding_window=8, num_local_experts=4),
+    _sized("gpt_oss", _SMALL, sliding_window=8, num_local_experts=4),
     _sized("phimoe", "told of the window None", "apart", sliding_window=40, num_local_experts=4),
     _sized(
         "llama4_text",
@@ -466,9 +607,11 @@ ARCHITECTURES = (
 
 RECURRENT = (
     *("qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "lfm2", "lfm2_moe"),
-    *("granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2"),
+    *("granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "qwen3_next"),
 )
 """Names of those that compiled code packs, and their own code cannot."""
+SEEN_AMONG_IMAGES = ("mistral4",)
+"""Names of those that transformers has among the models that also see."""
 CAPTURED = tuple(
     replace(known, path="captured", why="")
     for known in ARCHITECTURES
@@ -511,11 +654,12 @@ def make(known: Architecture) -> Any:
     """The same weights each time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
         config = AutoConfig.for_model(known.name, **known.settings)
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config).float().eval()
+        kind = AutoModelForImageTextToText if known.name in SEEN_AMONG_IMAGES else AutoModelForCausalLM
+        model = kind.from_config(config).float().eval()
     for name, weights in model.named_parameters():
         if weights.dim() > 1 and "A_log" not in name:
             torch.nn.init.normal_(weights, std=_SPREAD)

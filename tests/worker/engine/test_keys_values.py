@@ -10,7 +10,7 @@ from bainmarie_worker.engine.keys_values import KeysValues
 WORK = st.lists(st.tuples(st.sampled_from(["write", "crop", "copy"]), st.integers(0, 200)), max_size=12)
 
 
-MADE = st.sampled_from([KeysValues, lambda: OneBlock([Kept(0, 3, 4), Kept(24, 3, 4)], torch.float32)])
+MADE = st.sampled_from([KeysValues, lambda: OneBlock([Kept(0, 3, 4, 6), Kept(30, 3, 4, 6)], torch.float32)])
 
 
 @given(WORK, MADE)
@@ -21,9 +21,9 @@ def test_whatever_is_done_the_tokens_stand_at_their_places(work, made):
         if what == "write" and count:
             new = list(range(following, following + count))
             following += count
-            column = torch.tensor(new, dtype=torch.float32)[None, :, None].expand(3, -1, 4)
+            column = torch.tensor(new, dtype=torch.float32)[None, :, None]
             for layer in range(2):
-                memory.write(layer, column + layer, column * 2)
+                memory.write(layer, column.expand(3, -1, 4) + layer, column.expand(3, -1, 6) * 2)
             memory.length += count
             numbers += new
         elif what == "crop":
@@ -41,7 +41,7 @@ def test_whatever_is_done_the_tokens_stand_at_their_places(work, made):
         keys, values = memory.read(layer, 0, memory.length)
         assert keys.shape == (3, len(numbers), 4)
         assert keys[2, :, 3].tolist() == [number + layer for number in numbers]
-        assert values[0, :, 0].tolist() == [number * 2 for number in numbers]
+        assert values[2, :, 5].tolist() == [number * 2 for number in numbers]
 
 
 def test_a_copy_is_apart():

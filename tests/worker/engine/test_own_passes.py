@@ -18,7 +18,8 @@ TOKENS = 10
 SEEDS = range(8)
 WAYS = [
     ("stablelm", torch.float32, "packed"),
-    ("gpt_oss", torch.bfloat16, "packed"),
+    ("gpt_neox", torch.bfloat16, "packed"),
+    ("gpt_oss", torch.bfloat16, "fused"),
     ("minimax", torch.float32, "apart"),
     ("llama", torch.bfloat16, "fused"),
     ("qwen3_5_text", torch.bfloat16, "fused"),

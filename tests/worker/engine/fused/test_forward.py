@@ -32,16 +32,31 @@ WEIGHTS = [(torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, 8)]
 """Of a model: the dtype, and bits where they are packed."""
 COMPARED = [known for known in FUSED if known.name != "bamba"]
 """But for one whose own code goes on from a cache only where generate() tells it the positions."""
-MAMBA_CHANGED = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""Of families whose `out_proj` peft leaves alone."""
+_MAMBA = ["in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CHANGED = {
+    **dict.fromkeys(("falcon_h1", "nemotron_h", "mamba2"), _MAMBA),
+    "qwen3_next": [
+        "in_proj_qkvz",
+        "in_proj_ba",
+        "out_proj",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "shared_expert_gate",
+    ],
+}
+"""Layers of families where not all can be: peft leaves their `out_proj` alone, or takes experts with them."""
 ADAPTED = (
     *("phi3", "gemma3_text", "gemma4_text", "mixtral", "qwen2_moe", "glm4_moe", "flex_olmo", "granitemoeshared"),
     *("qwen3_5_text", "qwen3_5_moe_text", "lfm2", "lfm2_moe", "granitemoehybrid", "falcon_h1", "nemotron_h"),
-    *("bamba", "mamba2"),
+    *("bamba", "mamba2", "gpt_oss", "deepseek_v3", "deepseek_v2", "qwen3_next", "exaone_moe"),
 )
 """Of those the ones where an adapter is tried."""
 SHARING = [known for known in FUSED if "num_kv_shared_layers" in known.settings]
 """Of those the ones with layers that look at the keys and values of others."""
+LATENT = [known for known in FUSED if "kv_lora_rank" in known.settings]
+"""Of those the ones whose keys and values are made of latents."""
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 0.06}
 """torch rounds to bf16 what it hands from layer to layer, and its int8 kernel the sums; compiled code does neither."""
 
@@ -137,7 +152,7 @@ def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known,
             assert torch.equal(first[-1:], in_parts(forward, ids, size)[-1:])
 
 
-@pytest.mark.parametrize("known", [FUSED[0], *SHARING], ids=lambda known: known.title)
+@pytest.mark.parametrize("known", [FUSED[0], *SHARING, *LATENT], ids=lambda known: known.title)
 def test_its_memories_are_the_models_own_too(known):
     plain, fast = best_way(make(known), CPU, "packed"), way(make(known))
     ids = prompts()[0] * 20
@@ -164,7 +179,7 @@ def test_an_adapter_where_matrices_are_merged_or_branches_have_norms_or_there_ar
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(3)
-    changed = MAMBA_CHANGED if known.name in ("falcon_h1", "nemotron_h", "mamba2") else "all-linear"
+    changed = CHANGED.get(known.name, "all-linear")
     wish = LoraConfig(r=8, lora_alpha=96, init_lora_weights=False, target_modules=changed)
     tuned = get_peft_model(make(known), wish).eval()
     tuned.save_pretrained(tmp_path)
@@ -356,6 +371,34 @@ def test_a_router_that_gives_no_numbers_harms_no_other_pass(name):
     assert torch.isnan(lost[0]).all()
     for first, second in zip(before, passes(forward, prompts()), strict=True):
         assert torch.equal(first, second)
+
+
+def test_experts_that_lie_otherwise_are_laid_out_anew_in_their_own_place():
+    """The model's own code sees the same numbers."""
+    model, other = (make(architecture("gpt_oss")) for _ in range(2))
+    assert way(model).path == "fused"
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for layer in model.model.layers:
+        for weights in (layer.mlp.experts.gate_up_proj, layer.mlp.experts.down_proj):
+            assert weights.transpose(1, 2).is_contiguous()
+
+
+def test_experts_whose_own_code_gates_otherwise_are_left_to_it():
+    """Within its limit it may be the same, and short texts do not reach that."""
+    model = make(architecture("gpt_oss"))
+    experts = model.model.layers[-1].mlp.experts
+    gated, limit = experts._apply_gate, experts.limit
+    experts._apply_gate = lambda x: gated(x.clamp(min=-limit))
+    assert way(model).why == "not fused: experts with other gates"
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "glm4_moe"])
+def test_groups_of_experts_as_older_releases_chose_them_are_left_to_their_own_code(name):
+    """These gave the experts of other groups the score 0, which a correction may leave behind."""
+    model = make(architecture(name))
+    model.model.layers[-1].mlp.gate.n_group = 4
+    assert way(model).why == "not fused: groups of experts in the form of older releases"
 
 
 @pytest.mark.parametrize("bits", [0, 8])

@@ -14,6 +14,10 @@ from bainmarie_worker.engine.fused.layout import require
 _STEADY = ("default", "linear", "llama3", "yarn", "ntk_alpha", "proportional")
 """Rotary positions whose angles do not depend on how long a sequence is."""
 
+_HALVES = ("gpt_oss",)
+"""Families whose own code makes the angles of one half of a head, which are those of the other too."""
+_COMPLEX = ("deepseek_v2",)
+"""Families whose own code makes one complex number of an angle's cosine and sine."""
 _WITHOUT = ("granitemoehybrid", "nemotron_h", "mamba2")
 """Families of which some turn nothing by positions."""
 
@@ -53,6 +57,10 @@ def rotaries(body: Any, config: Any) -> tuple[list[Callable[..., Any]], list[int
         told = getattr(module, "rope_type", "default")
         for kind in told.values() if isinstance(told, dict) else (told,):
             require(kind in _STEADY, f"rotary positions of the kind {kind}")
+    if config.model_type in _HALVES:
+        rotary = functools.partial(_doubled, rotary)
+    if config.model_type in _COMPLEX:
+        rotary = functools.partial(_of_complex, rotary)
     if local is not None:  # gemma3 before transformers 5
         return [rotary, local], [int(bool(layer.self_attn.is_sliding)) for layer in body.layers]
     if hasattr(rotary, "layer_types"):
@@ -70,7 +78,7 @@ def widths(made: Sequence[Callable[..., Any]]) -> list[int]:
 
 def _turns(attention: Any, config: Any) -> bool:
     """Whether a layer turns its queries and keys by their positions."""
-    if config.model_type == "exaone4":
+    if config.model_type in ("exaone4", "exaone_moe"):
         return attention.sliding_window is None or bool(attention.is_sliding)
     return bool(getattr(attention, "use_rope", True))
 
@@ -79,6 +87,17 @@ def _unturned(rotary: Any, *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     """Angles of layers that do not turn by positions."""
     cosines, sines = rotary(*asked)
     return torch.ones_like(cosines), torch.zeros_like(sines)
+
+
+def _doubled(rotary: Callable[..., Any], *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Angles of both halves of a head."""
+    cosines, sines = rotary(*asked)
+    return torch.cat((cosines, cosines), -1), torch.cat((sines, sines), -1)
+
+
+def _of_complex(rotary: Callable[..., Any], *asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    made = rotary(*asked)
+    return torch.cat((made.real, made.real), -1), torch.cat((made.imag, made.imag), -1)
 
 
 def _none(_: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ static char *remembered(const state *s, int64_t row, int64_t at, int value, int6
     const decoder *m = s->model;
     const sequence *owner = &s->asked->sequences[s->asked->owners[row]];
     const layer *l = &m->layers[at];
-    const int64_t place = l->place + (value * l->key_heads + head) * l->size;
+    const int64_t place = l->place + (value ? l->key_heads * l->size + head * l->value_size : head * l->size);
     return (char *)owner->block + place * owner->capacity * WEIGHT_BYTES(m->cache_kind);
 }
 
@@ -229,9 +229,9 @@ static void soften(int64_t kind, float *scores, int64_t from, int64_t to, float 
 }
 
 /* What a thread needs to attend with so many queries. */
-INLINE int64_t floats_of_attention(int64_t queries, int64_t size) {
-    const int64_t padded = (queries + TILE - 1) / TILE * TILE;
-    return padded * (SHARE + 3 * size + 2) + SHARE * size / 2 + 64;
+INLINE int64_t floats_of_attention(int64_t queries, int64_t size, int64_t value_size) {
+    const int64_t padded = (queries + TILE - 1) / TILE * TILE, wider = size > value_size ? size : value_size;
+    return padded * (SHARE + 2 * size + value_size + 2) + SHARE * wider / 2 + 64;
 }
 
 /* Neighbouring rows of one sequence, one key head and all query heads that share it, `SHARE` positions at a time. */
@@ -239,21 +239,23 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
     const decoder *m = s->model;
     const layer *l = &m->layers[at];
     const int64_t group = l->heads / l->key_heads, queries = group * (last - first), size = l->size;
+    const int64_t width = l->value_size;
     const int64_t padded = (queries + TILE - 1) / TILE * TILE; /* tiles of queries are whole; the rest is of no meaning */
-    const int64_t kind = m->cache_kind, row = size * WEIGHT_BYTES(kind), window = l->window;
+    const int64_t kind = m->cache_kind, row = size * WEIGHT_BYTES(kind), value_row = width * WEIGHT_BYTES(kind);
+    const int64_t window = l->window;
     const int32_t *positions = s->asked->positions;
     const int64_t end = positions[last - 1] + 1, unseen = window ? positions[first] + 1 - window : 0;
     const int64_t begin = unseen > 0 ? unseen / SHARE * SHARE : 0;
-    float *scores = own, *sums = scores + padded * SHARE, *most = sums + padded * size, *weight = most + padded;
+    float *scores = own, *sums = scores + padded * SHARE, *most = sums + padded * width, *weight = most + padded;
     char *x = (char *)(weight + padded), *packed = x + 4 * padded * size;
     float *turned = (float *)(((uintptr_t)(packed + 4 * padded * size) + 63) / 64 * 64);
     for (int64_t q = 0; q < queries; q++) {
         const float *query = query_of(s, l, first + q / group, head * group + q % group);
         prepare(kind, query, x + q * size * INPUT_BYTES(kind), size);
-        most[q] = -INFINITY;
-        weight[q] = 0;
+        most[q] = l->sinks ? l->sinks[head * group + q % group] : -INFINITY;
+        weight[q] = l->sinks ? 1 : 0;
     }
-    memset(sums, 0, 4 * queries * size);
+    memset(sums, 0, 4 * queries * width);
 #if HAS_TILES
     const int tiled = with_tiles && kind == BFLOAT16;
     for (int64_t q = 0; tiled && q < padded; q += TILE) pack(x, size, q / TILE, 0, size, packed);
@@ -261,7 +263,7 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
     const char *keys = remembered(s, first, at, 0, head), *values = remembered(s, first, at, 1, head);
     for (int64_t t = begin; t < end; t += SHARE) {
         const int64_t count = end - t < SHARE ? end - t : SHARE;
-        for (int64_t i = 0; i < count * row; i += 64) __builtin_prefetch(values + t * row + i, 0, 2);
+        for (int64_t i = 0; i < count * value_row; i += 64) __builtin_prefetch(values + t * value_row + i, 0, 2);
 #if HAS_TILES
         if (tiled) score_by_tiles(keys + t * row, size, count, packed, queries, scores);
         else
@@ -274,21 +276,22 @@ static void attend(state *s, int64_t at, int64_t first, int64_t last, int64_t he
             if (from >= to) memset(scores + q * SHARE, 0, 4 * SHARE);
             else
                 soften(kind, scores + q * SHARE, from, to, m->scaling, m->score_cap, most + q, weight + q,
-                       sums + q * size, size);
+                       sums + q * width, width);
         }
 #if HAS_TILES
-        if (tiled) gather_by_tiles(scores, values + t * row, count, size, queries, sums, (char *)turned);
+        if (tiled) gather_by_tiles(scores, values + t * value_row, count, width, queries, sums, (char *)turned);
         else
 #endif
-            gather(kind, scores, values + t * row, count, size, queries, sums);
+            gather(kind, scores, values + t * value_row, count, width, queries, sums);
     }
     for (int64_t q = 0; q < queries; q++) {
-        float *to = s->seen + ((first + q / group) * l->heads + head * group + q % group) * size, *from = sums + q * size;
+        float *to = s->seen + ((first + q / group) * l->heads + head * group + q % group) * width;
+        const float *from = sums + q * width;
         const float by = 1.0f / weight[q];
         if (kind == FLOAT32 || HAS_DOT)
-            for (int64_t i = 0; i < size; i++) to[i] = from[i] * by;
+            for (int64_t i = 0; i < width; i++) to[i] = from[i] * by;
         else
-            for (int64_t i = 0; i < size; i += 2 * LANES)
+            for (int64_t i = 0; i < width; i += 2 * LANES)
                 for (int64_t j = 0; j < LANES; j++) {
                     to[i + 2 * j] = from[i + j] * by;
                     to[i + 2 * j + 1] = from[i + LANES + j] * by;

@@ -34,7 +34,7 @@ class Changes:
     def _change(self, rows: Rows, pair: tuple[torch.Tensor, torch.Tensor] | None) -> Change:
         if pair is None:
             return Change()
-        down, up = pair[0], pair[1][rows.first : rows.first + rows.count]
+        down, up = pair[0], pair[1][rows.part]
         more = -len(down) % _RANKS
         down = F.pad(down.float(), (0, 0, 0, more)).contiguous()
         up = F.pad(up.float(), (0, more, 0, -len(up) % _GROUP))

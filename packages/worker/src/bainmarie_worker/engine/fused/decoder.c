@@ -9,9 +9,10 @@
  */
 #include <stdlib.h>
 
-#include "attention.h"
+#include "changes.h"
 #include "delta.h"
 #include "experts.h"
+#include "heads.h"
 #include "scan.h"
 
 /* The most inputs of any matrix. */
@@ -31,77 +32,6 @@ static int64_t most_outputs(const decoder *m, int which) {
         most = out > most ? out : most;
     }
     return most;
-}
-
-INLINE const change *changed(const state *s, int64_t row, int64_t at, int which) {
-    const sequence *owner = &s->asked->sequences[s->asked->owners[row]];
-    if (!owner->changes) return NULL;
-    const change *found = &owner->changes[at * MATRICES + which];
-    return found->down ? found : NULL;
-}
-
-#define ALIKE 6 /* rows that are changed together, at most */
-
-/* How many rows from `r` on, and before `end`, have the same change. */
-INLINE int64_t alike(const state *s, int64_t r, int64_t end, int64_t at, int which, const change **found) {
-    int64_t count = 1;
-    *found = changed(s, r, at, which);
-    while (count < ALIKE && r + count < end && changed(s, r + count, at, which) == *found) count++;
-    return count;
-}
-
-/* A x of adapters, for matrices with one input: a phase of its own, and only where a row has one. Few rows are shared by
- * ranks. */
-static void reduce(state *s, int64_t at, const int *which, int count, const float *x) {
-    const int64_t rows = s->asked->rows, most = s->asked->most_rank, some = rows < 4 * ALIKE ? 1 : ALIKE;
-    if (!most) return;
-    const int64_t runs = (rows + some - 1) / some, parts = count * runs < 2 * here.threads ? here.threads : 1;
-    const int64_t ranks = ((most + parts - 1) / parts + OUTPUTS - 1) / OUTPUTS * OUTPUTS;
-    for (int64_t p = piece(); p < count * runs * parts; p = piece()) {
-        const int64_t m = p / parts / runs, begin = p / parts % runs * some, first = p % parts * ranks;
-        const int64_t in = s->model->layers[at].matrices[which[m]].in, end = begin + some < rows ? begin + some : rows;
-        const change *c;
-        for (int64_t r = begin, n; r < end; r += n) {
-            n = alike(s, r, end, at, which[m], &c);
-            if (!c || first >= c->rank) continue;
-            const int64_t last = first + ranks < c->rank ? first + ranks : c->rank;
-            product(FLOAT32, c->down, in, first, last, x + r * in, n, s->reduced + (m * rows + r) * most + first, most);
-        }
-    }
-    meet((soon){0});
-}
-
-/* to += B x of an adapter, outputs `first` to `last`; `first` is a multiple of `TILE`. */
-static void lift(const change *c, const float *x, int64_t first, int64_t last, float *to) {
-    for (int64_t o = first; o < last; o += TILE, to += TILE) {
-        const float *weight = c->up + o * c->rank;
-        floats sums[TILE / LANES] = {{0}};
-        for (int64_t k = 0; k < c->rank; k++)
-            for (int v = 0; v < TILE / LANES; v++)
-                sums[v] = added(sums[v], *(const floats *)(weight + k * TILE + v * LANES), everywhere(x[k]));
-        for (int64_t i = 0; i < TILE && o + i < last; i++) to[i] += sums[i / LANES][i % LANES];
-    }
-}
-
-/* Bias, scale, adapters and factor on outputs `first` to `last`, in to[row * stride + output - first]. */
-static void completed(const state *s, int64_t at, int which, int place, const matrix *m, int64_t first, int64_t last,
-                      float *to, int64_t stride) {
-    const int64_t rows = s->asked->rows, rank = s->asked->most_rank;
-    for (int64_t r = 0; r < rows; r++) {
-        float *y = to + r * stride;
-        if (m->kind == INT8)
-            for (int64_t o = first; o < last; o++) y[o - first] *= m->scale[o];
-        if (m->bias)
-            for (int64_t o = first; o < last; o++) y[o - first] += m->bias[o];
-    }
-    const change *c;
-    for (int64_t r = 0, n; rank && r < rows; r += n) {
-        n = alike(s, r, rows, at, which, &c);
-        if (!c) continue;
-        for (int64_t i = r; i < r + n; i++) lift(c, s->reduced + (place * rows + i) * rank, first, last, to + i * stride);
-    }
-    for (int64_t r = 0; m->factor != 1 && r < rows; r++)
-        for (int64_t o = 0; o < last - first; o++) to[r * stride + o] *= m->factor;
 }
 
 /* What is still to be done for a branch before the next one begins: the norm of what it gave; or null where that is added
@@ -152,15 +82,17 @@ static void norm_rows(state *s, unsettled before, const float *weight, const mat
     meet(begin_of(first));
 }
 
-static void project(state *s, int64_t at, char *room) {
-    static const int which[TOGETHER] = {QUERY, KEY, VALUE, DECAY};
+INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *next) {
+    prepare(next->kind, from + r * next->in, to + r * next->in * INPUT_BYTES(next->kind), next->in);
+}
+
+/* Outputs of matrices with one input for all rows. */
+static void project(state *s, int64_t at, const int *which, float *const *to, int count, const matrix *next, char *room) {
     const layer *l = &s->model->layers[at];
-    const int count = l->matrices[DECAY].weight ? 4 : 3;
-    float *to[] = {s->queries, s->keys, s->values, s->decays};
     int64_t end[TOGETHER], all = 0, first;
     for (int m = 0; m < count; m++) end[m] = all += (l->matrices[which[m]].out + UNIT - 1) / UNIT;
     reduce(s, at, which, count, s->plain);
-    const char *x = packed(s, &l->matrices[QUERY], s->input, s->asked->rows);
+    const char *x = packed(s, &l->matrices[which[0]], s->input, s->asked->rows);
     for (int64_t some; (some = take(all, PIECE / UNIT, &first));)
         for (int m = 0; m < count; m++) {
             const matrix *w = &l->matrices[which[m]];
@@ -170,80 +102,35 @@ static void project(state *s, int64_t at, char *room) {
             multiply(w, from, last, by_tiles(w) ? x : s->input, s->asked->rows, to[m] + from, w->out, room);
             completed(s, at, which[m], m, w, from, last, to[m] + from, w->out);
         }
-    meet(begin_of(&l->matrices[OUT]));
+    meet(begin_of(next));
 }
 
-INLINE void rotate(float *restrict x, const float *restrict cosines, const float *restrict sines, int64_t rotary) {
-    const int64_t half = rotary / 2;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < half; i++) {
-        const float a = x[i], b = x[half + i];
-        x[i] = a * cosines[i] - b * sines[i];
-        x[half + i] = b * cosines[half + i] + a * sines[half + i];
-    }
+static void project_one(state *s, int64_t at, int which, float *to, const matrix *next, char *room) {
+    project(s, at, &which, &to, 1, next, room);
 }
 
-/* The same where neighbouring numbers turn together. */
-INLINE void rotate_neighbours(float *restrict x, const float *restrict cosines, const float *restrict sines,
-                              int64_t rotary) {
-    for (int64_t i = 0; i < rotary / 2; i++) {
-        const float a = x[2 * i], b = x[2 * i + 1];
-        x[2 * i] = a * cosines[i] - b * sines[i];
-        x[2 * i + 1] = b * cosines[i] + a * sines[i];
-    }
-}
-
-/* Norm and rotation of one head of a row's queries, or of its keys: a new key and value go to their places. */
-static void place_head(state *s, int64_t at, int64_t r, int64_t u) {
-    const decoder *m = s->model;
-    const layer *l = &m->layers[at];
-    const int64_t size = l->size, row_bytes = size * WEIGHT_BYTES(m->cache_kind), position = s->asked->positions[r];
-    const int is_key = u >= l->heads;
-    const int64_t head = is_key ? u - l->heads : u, place = (r * l->key_heads + head) * size;
-    float *x = is_key ? s->keys + place : query_of(s, l, r, head);
-    const float *norm = is_key ? l->key_norm : l->query_norm;
-    if (is_key && l->value_norm)
-        normalized(l->matrices[VALUE].weight ? s->values + place : x, l->value_norm, size, m->query_epsilon,
-                   s->values + place);
-    if (norm && !m->turned_first) normalized(x, norm, size, m->query_epsilon, x);
-    const int64_t angle = (l->angles * s->asked->angles + position) * m->rotary;
-    const float *cosines = s->asked->cosines + angle, *sines = s->asked->sines + angle;
-    if (m->neighbours) rotate_neighbours(x, cosines, sines, l->rotary);
-    else rotate(x, cosines, sines, l->rotary);
-    if (norm && m->turned_first) normalized(x, norm, size, m->query_epsilon, x);
-    if (!is_key && m->known && position >= m->known) {
-        const float by = 1.0f + m->growth * logf(1.0f + (float)(position / m->known));
-        for (int64_t i = 0; i < size; i++) x[i] *= by;
-    }
-    if (!is_key) return;
-    store(m->cache_kind, x, remembered(s, r, at, 0, head) + position * row_bytes, size);
-    store(m->cache_kind, s->values + place, remembered(s, r, at, 1, head) + position * row_bytes, size);
-}
-
-/* Norms of a row's queries, and of its keys, over all heads. */
-static void norm_heads(state *s, const layer *l) {
-    const decoder *m = s->model;
-    const int64_t queries = l->heads * l->size, keys = l->key_heads * l->size;
+/* Latents, normalized, as input of the matrix that makes something of them. `rows` is the matrix that gave them. */
+static void norm_latents(state *s, const matrix *rows, const float *norm, const float *from, const matrix *next) {
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
-        float *q = s->queries + r * queries, *k = s->keys + r * keys;
-        normalized(q, l->queries_norm, queries, m->query_epsilon, q);
-        normalized(k, l->keys_norm, keys, m->query_epsilon, k);
+        normalized(from + r * rows->out, norm, next->in, s->model->query_epsilon, s->plain + r * next->in);
+        prepare_row(r, s->plain, s->input, next);
     }
-    meet((soon){0});
+    meet(begin_of(next));
 }
 
-/* All heads of all rows. */
-static void place_rows(state *s, int64_t at) {
+/* Queries, and keys and values, by way of latents. */
+static void project_latents(state *s, int64_t at, char *room) {
     const layer *l = &s->model->layers[at];
-    const int64_t units = l->heads + (l->matrices[KEY].weight ? l->key_heads : 0);
-    if (l->queries_norm) norm_heads(s, l);
-    for (int64_t p, some; (some = take(s->asked->rows * units, units, &p));)
-        for (const int64_t end = p + some; p < end; p++) place_head(s, at, p / units, p % units);
-    meet(begin_of(&l->matrices[OUT]));
-}
-
-INLINE void prepare_row(int64_t r, const float *from, char *to, const matrix *next) {
-    prepare(next->kind, from + r * next->in, to + r * next->in * INPUT_BYTES(next->kind), next->in);
+    const matrix *query = &l->matrices[LATENT_QUERY], *key = &l->matrices[KEY];
+    const int which[] = {query->weight ? LATENT_QUERY : QUERY, LATENT};
+    float *const to[] = {query->weight ? s->query_latents : s->queries, s->latents};
+    project(s, at, which, to, 2, query->weight ? query : key, room);
+    if (query->weight) {
+        norm_latents(s, query, l->latent_query_norm, s->query_latents, &l->matrices[QUERY]);
+        project_one(s, at, QUERY, s->queries, key, room);
+    }
+    norm_latents(s, &l->matrices[LATENT], l->latent_norm, s->latents, key);
+    project_one(s, at, KEY, s->keys, &l->matrices[OUT], room);
 }
 
 /* Rows of what attention or a recurrent layer gave, made input of the next matrix. */
@@ -320,7 +207,11 @@ static const matrix *inner_of(const layer *l) { return &l->matrices[l->matrices[
 
 static const matrix *entry_of(const layer *l) { return l->experts ? &l->experts->router : inner_of(l); }
 
-static const matrix *first_of(const layer *l) { return l->matrices[QUERY].weight ? &l->matrices[QUERY] : entry_of(l); }
+static const matrix *query_entry_of(const layer *l) {
+    return &l->matrices[l->matrices[LATENT_QUERY].weight ? LATENT_QUERY : QUERY];
+}
+
+static const matrix *first_of(const layer *l) { return l->matrices[QUERY].weight ? query_entry_of(l) : entry_of(l); }
 
 /* Numbers of a table of embeddings, from `at` on, as floats. */
 INLINE void embedded(int64_t kind, const void *table, int64_t at, int64_t count, float scale, float *to) {
@@ -338,24 +229,11 @@ static void begin(state *s) {
     meet(begin_of(first_of(&m->layers[0])));
 }
 
-/* Outputs of a matrix for all rows. */
-static void give(state *s, int64_t at, int which, const matrix *next, float *to, char *room) {
-    const matrix *w = &s->model->layers[at].matrices[which];
-    const int64_t rows = s->asked->rows;
-    reduce(s, at, &which, 1, s->plain);
-    const char *x = packed(s, w, s->input, rows);
-    for (int64_t first, last; take_outputs(w->out, &first, &last);) {
-        multiply(w, first, last, x, rows, to + first, w->out, room);
-        completed(s, at, which, 0, w, first, last, to + first, w->out);
-    }
-    meet(begin_of(next));
-}
-
 /* What is added to the embeddings that tokens have for each layer. */
 static void begin_tokens(state *s, char *room) {
     const layer *l = s->model->layers;
     norm_rows(s, settled, NULL, &l->matrices[TOKEN]);
-    give(s, 0, TOKEN, &l->matrices[QUERY], s->tokens, room);
+    project_one(s, 0, TOKEN, s->tokens, first_of(l), room);
 }
 
 /* A layer's own embedding of a row's token, gated by the stream behind the perceptron. */
@@ -365,7 +243,7 @@ static void remind(state *s, int64_t at, const matrix *next, float *own, char *r
     const matrix *gate = &l->matrices[TOKEN_GATE], *out = &l->matrices[TOKEN_OUT];
     const int64_t size = gate->out, all = m->layers[0].matrices[TOKEN].out;
     norm_rows(s, (unsettled){l->perceived, 1}, NULL, gate);
-    give(s, at, TOKEN_GATE, out, s->seen, room);
+    project_one(s, at, TOKEN_GATE, s->seen, out, room);
     for (int64_t r = piece(); r < s->asked->rows; r = piece()) {
         float *to = s->seen + r * size, *added_to = s->tokens + r * all + at * size, *token = s->plain + r * size;
         normalized(added_to, m->token_norm, size, m->token_epsilon, added_to);
@@ -479,11 +357,14 @@ static void leave_rows(state *s, unsettled before) {
 
 /* Attention or what is in its place. `before` is the branch before it, `next` the matrix that comes after it. */
 static void look(state *s, int64_t at, unsettled before, const matrix *next, float *own, char *room) {
+    static const int which[TOGETHER] = {QUERY, KEY, VALUE, DECAY};
     const layer *l = &s->model->layers[at];
-    const matrix *query = &l->matrices[QUERY], *out = &l->matrices[OUT];
+    const matrix *query = query_entry_of(l), *out = &l->matrices[OUT];
+    float *const to[] = {s->queries, s->keys, s->values, s->decays};
     if (l->beside) prepare_again(s, query);
     else norm_rows(s, before, l->before, query);
-    project(s, at, room);
+    if (l->matrices[LATENT].weight) project_latents(s, at, room);
+    else project(s, at, which, to, l->matrices[DECAY].weight ? 4 : 3, out, room);
     if (!l->recurrent) {
         place_rows(s, at);
         attention(s, at, own);
@@ -508,7 +389,7 @@ static void think(state *s, int64_t at, unsettled before, const matrix *next, fl
         mixed(s, l->experts, l->perceived, inner->weight ? inner : next, own);
         if (!inner->weight) return;
         if (apart) norm_rows(s, settled, l->after, inner);
-        else if (inner->kind != entry->kind) prepare_again(s, inner);
+        else if (inner->kind != l->experts->matrices[EXPERT_UP].kind) prepare_again(s, inner);
     }
     perceptron(s, at, own, room);
     add(s, at, DOWN, l->perceived, next, s->seen, s->second, own, room);
@@ -551,7 +432,7 @@ static int64_t most_of_attention(const decoder *m) {
     for (int64_t at = 0; at < m->count; at++) {
         const layer *l = &m->layers[at];
         if (!l->heads) continue;
-        const int64_t needed = floats_of_attention(rows_together(l) * (l->heads / l->key_heads), l->size);
+        const int64_t needed = floats_of_attention(rows_together(l) * (l->heads / l->key_heads), l->size, l->value_size);
         most = needed > most ? needed : most;
     }
     return most;
@@ -588,7 +469,8 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     const int64_t queries = most_outputs(m, QUERY), keys = most_outputs(m, KEY);
     const int64_t given = most_outputs(m, VALUE), values = given > keys ? given : keys; /* keys may be values */
     const int64_t decays = most_outputs(m, DECAY), tokens = most_outputs(m, TOKEN);
-    const int64_t projected = queries + keys + values + decays + tokens;
+    const int64_t latents = most_outputs(m, LATENT), query_latents = most_outputs(m, LATENT_QUERY);
+    const int64_t projected = queries + keys + values + decays + tokens + latents + query_latents;
     const int64_t floats_of_row = m->hidden + projected + 5 * most + TOGETHER * asked->most_rank + 8;
     s.room_bytes = room_of_tiles(rows);
     const int64_t by_choices = m->chosen ? (int64_t)lay_out(&s.mixture, m, rows, NULL) : 0;
@@ -602,6 +484,8 @@ int bainmarie_forward(const decoder *m, const pass *asked) {
     s.values = (float *)taken(&at, 4 * (rows + repeats) * values);
     s.decays = (float *)taken(&at, 4 * (rows + repeats) * decays);
     s.tokens = (float *)taken(&at, 4 * rows * tokens);
+    s.latents = (float *)taken(&at, 4 * rows * latents);
+    s.query_latents = (float *)taken(&at, 4 * rows * query_latents);
     s.seen = (float *)taken(&at, 4 * (rows + repeats) * most);
     s.plain = (float *)taken(&at, 4 * rows * most);
     s.input = taken(&at, 4 * readable * most);

@@ -8,9 +8,9 @@ from typing import Any
 POINTER, WHOLE, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
-QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT = range(12)
+QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT, LATENT_QUERY, LATENT = range(14)
 """Places of a layer's matrices, as in model.h."""
-MATRICES = 12
+MATRICES = 14
 
 
 class Unknown(Exception):
@@ -50,7 +50,8 @@ class Mixture(Fields):
         *((name, POINTER) for name in ("matrices", "correction", "scales")),
         *((name, POINTER) for name in ("routed", "before", "after", "beside")),
         *((name, WHOLE) for name in ("count", "chosen", "inner", "whole", "groups", "best_groups")),
-        *((name, REAL) for name in ("factor", "rest")),
+        *((name, WHOLE) for name in ("competing", "alternating")),
+        *((name, REAL) for name in ("factor", "rest", "least", "limit", "slope", "lift")),
     )
 
 
@@ -60,7 +61,8 @@ class Layer(Fields):
         *((name, POINTER) for name in ("recurrent", "experts")),
         *((name, POINTER) for name in ("before", "after", "attended", "perceived", "reminded")),
         *((name, POINTER) for name in ("query_norm", "key_norm", "value_norm", "queries_norm", "keys_norm")),
-        *((name, WHOLE) for name in ("heads", "key_heads", "size", "query_size")),
+        *((name, POINTER) for name in ("latent_query_norm", "latent_norm", "sinks")),
+        *((name, WHOLE) for name in ("heads", "key_heads", "size", "value_size", "steady", "query_size")),
         *((name, WHOLE) for name in ("window", "angles", "rotary", "place", "beside")),
         ("scale", REAL),
     )
@@ -74,7 +76,7 @@ class Decoder(Fields):
         *((name, WHOLE) for name in ("count", "hidden", "rotary")),
         *((name, WHOLE) for name in ("embeddings_kind", "token_kind", "cache_kind", "activation")),
         *((name, WHOLE) for name in ("experts", "chosen", "expert_inner")),
-        *((name, WHOLE) for name in ("alone", "neighbours", "turned_first", "trace", "known")),
+        *((name, WHOLE) for name in ("alone", "turns", "turned_first", "trace", "known")),
         *((name, REAL) for name in ("epsilon", "query_epsilon", "token_epsilon", "scaling", "growth")),
         *((name, REAL) for name in ("embedding_scale", "token_scale", "branch_scale", "logit_scale")),
         *((name, REAL) for name in ("score_cap", "logit_cap")),

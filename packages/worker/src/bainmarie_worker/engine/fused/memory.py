@@ -14,7 +14,8 @@ from bainmarie_worker.engine.marks import Marks
 
 @dataclass(frozen=True)
 class Kept:
-    """What a layer keeps of each token: keys and values of so many heads, behind `place` numbers of other layers.
+    """What a layer keeps of each token: `size` numbers of a key and `value_size` of a value of so many heads, behind
+    `place` numbers of other layers.
 
     Layers that look at the same keys and values have the same place.
     """
@@ -22,14 +23,15 @@ class Kept:
     place: int
     heads: int
     size: int
+    value_size: int
 
     @property
     def end(self) -> int:
-        return self.place + 2 * self.heads * self.size
+        return self.place + self.heads * (self.size + self.value_size)
 
 
 class OneBlock(KeysValues):
-    """A `KeysValues` whose layers are views of `block`: of each layer [2, key heads, capacity, size]."""
+    """A `KeysValues` whose layers are views of `block`: of each layer keys [key heads, capacity, size], and values."""
 
     def __init__(self, layers: Sequence[Kept], dtype: torch.dtype) -> None:
         super().__init__()
@@ -67,14 +69,19 @@ class OneBlock(KeysValues):
         """A block of that capacity with the first `length` tokens of the old one."""
         block = self.block.new_empty(capacity * max((layer.end for layer in self._kept), default=0))
         for layer in dict.fromkeys(self._kept) if length else ():
-            _of(layer, block, capacity)[:, :, :length] = _of(layer, old.block, old.capacity)[:, :, :length]
+            for new, known in zip(_of(layer, block, capacity), _of(layer, old.block, old.capacity)):
+                new[:, :length] = known[:, :length]
         self.block, self._capacity = block, capacity
-        self._layers = [(keys, values) for keys, values in (_of(layer, block, capacity) for layer in self._kept)]
+        self._layers = [_of(layer, block, capacity) for layer in self._kept]
 
 
-def _of(layer: Kept, block: torch.Tensor, capacity: int) -> torch.Tensor:
-    part = block[layer.place * capacity : layer.end * capacity]
-    return part.view(2, layer.heads, capacity, layer.size)
+def _of(layer: Kept, block: torch.Tensor, capacity: int) -> tuple[torch.Tensor, torch.Tensor]:
+    sizes = (layer.size, layer.value_size)
+    parts = block[layer.place * capacity : layer.end * capacity].split(
+        [layer.heads * capacity * size for size in sizes]
+    )
+    keys, values = (part.view(layer.heads, capacity, size) for part, size in zip(parts, sizes))
+    return keys, values
 
 
 @dataclass(frozen=True)

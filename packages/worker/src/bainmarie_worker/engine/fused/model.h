@@ -3,6 +3,8 @@
 #include <stdint.h>
 
 enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+enum { HALVES = 0, NEIGHBOURS = 1, APART = 2 }; /* which numbers of a head turn together; APART: neighbours, which come out
+                                                 * as halves */
 enum { SILU = 0, GELU = 1, GELU_TANH = 2, SQUARED = 3 }; /* SQUARED: what is above 0 */
 
 typedef struct {
@@ -16,17 +18,21 @@ typedef struct {
 enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 
 typedef struct {
-    matrix router;          /* [experts, hidden], of the kind of the matrices where it has the same input */
+    matrix router;          /* [experts, hidden] */
     const matrix *matrices; /* [experts, EXPERT_MATRICES]; without EXPERT_GATE the activation is of EXPERT_UP */
-    const float *correction; /* [experts] or null: what is added to scores that do not compete, for the choice alone */
+    const float *correction; /* [experts] or null: what is added to scores for the choice alone */
     const float *scales;     /* [experts] or null: factors of their weights */
     const float *routed, *before, *after, *beside; /* [hidden] norms: of the router's input, of the experts' input and of
                              * what these give, and of what the perceptron beside them gives; or all null */
     int64_t count, chosen;  /* experts, and how many of them compute a row */
     int64_t inner;          /* their outputs of gate and up */
     int64_t whole;          /* 1 where the weights of those sum to 1 */
-    int64_t groups, best_groups; /* with a correction: of neighbouring experts; those that are chosen from */
-    float factor, rest;          /* with a correction: of all weights; what is added to their sum before it becomes 1 */
+    int64_t groups, best_groups; /* of neighbouring experts; those that are chosen from, 0 for all */
+    int64_t competing;      /* with a correction: 1 where scores are a softmax, else each is a logistic function */
+    int64_t alternating;    /* 1 where EXPERT_UP gives gates and what is gated by turns, and there is no EXPERT_GATE */
+    float factor, rest, least; /* of all weights; with a correction: what is added to their sum before it becomes 1, and what
+                                * it is at least */
+    float limit, slope, lift; /* with a limit of gates x and of what is gated, y: (y + lift) * x * logistic(slope * x) */
 } mixture;
 
 enum { DELTA = 0, CONVOLUTION = 1, SCAN = 2 };
@@ -50,7 +56,8 @@ typedef struct {
     float least_time;         /* of a SCAN: that a token is written for */
 } recurrence;
 
-enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT, MATRICES };
+enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE, TOKEN_OUT, LATENT_QUERY, LATENT,
+       MATRICES };
 /* AMOUNT gives one number, how much of what the perceptron gives is added, by a logistic function; where there is none, all.
  * Without VALUE values are what KEY gives; without both a layer looks at the keys and values of one before it.
  * Of a recurrent layer QUERY, KEY, VALUE and DECAY give, by its kind:
@@ -59,7 +66,10 @@ enum { QUERY, KEY, VALUE, OUT, GATE, UP, DOWN, AMOUNT, DECAY, TOKEN, TOKEN_GATE,
  *   SCAN: values, keys and queries; gates of what is seen; of each value head for how long a token is written
  * Else there is no DECAY.
  * Where tokens have embeddings of their own for each layer: TOKEN, which the first layer holds for all, gives what is added
- * to them; TOKEN_GATE how much of the sum counts, by the activation; and TOKEN_OUT what becomes of it. */
+ * to them; TOKEN_GATE how much of the sum counts, by the activation; and TOKEN_OUT what becomes of it.
+ * Where keys and values are made of latents: LATENT gives a row's latent, and behind it the numbers of a key that turn, which all
+ * heads share; KEY makes of the latent what is before these in each head's key, and behind that its value. LATENT_QUERY gives
+ * what QUERY makes queries of; without it these are made of the layer's input. */
 
 /* Attention or what is in its place, and a perceptron or a mixture of them; or one of both alone, without the matrices of the
  * other. */
@@ -73,7 +83,10 @@ typedef struct {
     const float *reminded;              /* norm of what TOKEN_OUT gives; null where there is none */
     const float *query_norm, *key_norm, *value_norm; /* [size] or null */
     const float *queries_norm, *keys_norm; /* of all heads together [heads * size], [key heads * size]; or null */
-    int64_t heads, key_heads, size;     /* of attention */
+    const float *latent_query_norm, *latent_norm; /* of latents, or null */
+    const float *sinks;                 /* [heads] a score of each for seeing nothing; or null */
+    int64_t heads, key_heads, size, value_size; /* of attention; `size` of a query and a key */
+    int64_t steady;                     /* numbers of a head before those that turn */
     int64_t query_size;                 /* twice `size` where a head's queries are followed by a gate of what it sees */
     int64_t window;                     /* tokens that are seen, 0 for all */
     int64_t angles, rotary;             /* which of the tables of rotary positions, and how many of its numbers */
@@ -92,7 +105,7 @@ typedef struct {
     int64_t count, hidden, rotary, embeddings_kind, token_kind, cache_kind, activation;
     int64_t experts, chosen, expert_inner; /* the most of any layer; 0 without mixtures */
     int64_t alone;        /* the first layer from which on none keeps keys and values, or `count` */
-    int64_t neighbours;   /* 1 where rotary positions turn neighbouring numbers, not those of two halves */
+    int64_t turns;        /* by rotary positions: HALVES, NEIGHBOURS or APART */
     int64_t turned_first; /* 1 where norms of queries and keys come after that */
     int64_t trace;        /* numbers of a row's trace: what all recurrent layers take in of it, as projected */
     int64_t known;        /* positions after which queries grow with the logarithm of their place; 0 where they do not */
@@ -110,7 +123,7 @@ typedef struct {
 } change;
 
 typedef struct {
-    void *block;      /* of each layer with keys and values [2, key heads, capacity, size] */
+    void *block;      /* of each layer with keys and values [key heads, capacity, size], then [.., value size] */
     int64_t capacity;
     float *state;     /* of all recurrent layers */
     const change *changes; /* [layers, MATRICES] or null */

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
+import torch
+
 from bainmarie_worker.engine.fused.layout import Matrix, Unknown, base, either, require
 
 _NORMS = {"before": "input_layernorm", "after": "post_attention_layernorm"}
@@ -31,13 +33,19 @@ _HEAD_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layern
 
 @dataclass(frozen=True)
 class Rows:
-    """Neighbouring outputs of a linear layer: all of them, or a part where several matrices are merged into one."""
+    """Outputs of a linear layer: all of them, or a part where several matrices are merged into one."""
 
     linear: Any
     first: int
     count: int
     factor: float = 1.0
     """Of what it gives, bias included."""
+    order: torch.Tensor | None = None
+    """Which outputs these are, where they are no neighbours."""
+
+    @property
+    def part(self) -> slice | torch.Tensor:
+        return slice(self.first, self.first + self.count) if self.order is None else self.order
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,18 @@ def layers_of(layer: Any) -> list[Any]:
 
 
 def rows_of(layer: Any) -> list[Rows | None]:
-    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out."""
+    """In decoder.c's order: query, key, value, out, gate, up, down, amount, decay, token, token gate, token out, latent
+    query, latent."""
+    return [*_without_latents(layer), *_latents(layer)]
+
+
+def _without_latents(layer: Any) -> list[Rows | None]:
     perceived, last = _perceived(layer), _reminded(layer)
     if hasattr(layer, "linear_attn"):
         delta = layer.linear_attn
+        if hasattr(delta, "in_proj_qkvz"):
+            *mixed, decays = _by_key_heads(delta)
+            return [*mixed, whole_of(delta.out_proj), *perceived, decays, *last]
         projected = (delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.out_proj)
         return [*map(whole_of, projected), *perceived, whole_of(delta.in_proj_a), *last]
     if hasattr(layer, "conv"):
@@ -102,6 +118,23 @@ def rows_of(layer: Any) -> list[Rows | None]:
     if attention_of(layer) is not None:
         return [*_attended(layer), *perceived, None, *last]
     return [None, None, None, None, *perceived, None, *last]
+
+
+def _by_key_heads(delta: Any) -> list[Rows]:
+    """Query, key, value, decay of a delta rule that has all of one key head side by side in its merged matrices."""
+    keys, values = delta.head_k_dim, delta.head_v_dim * delta.num_v_heads // delta.num_k_heads
+    shared = delta.num_v_heads // delta.num_k_heads
+    *mixed, gates = _dealt(delta.in_proj_qkvz, delta.num_k_heads, [keys, keys, values, values])
+    learnt, left = _dealt(delta.in_proj_ba, delta.num_k_heads, [shared, shared])
+    orders = (delta.in_proj_qkvz, torch.cat(mixed)), (delta.in_proj_qkvz, gates), (delta.in_proj_ba, learnt)
+    return [Rows(base(linear), 0, len(order), order=order) for linear, order in (*orders, (delta.in_proj_ba, left))]
+
+
+def _dealt(linear: Any, heads: int, counts: Sequence[int]) -> list[torch.Tensor]:
+    """Of each part the outputs that give it, where every head has so many of each one after the other."""
+    outputs = base(linear).out_features
+    require(outputs == heads * sum(counts), "merged matrices of other sizes")
+    return [part.flatten() for part in torch.arange(outputs).view(heads, -1).split(list(counts), 1)]
 
 
 def _reminded(layer: Any) -> list[Rows | None]:
@@ -145,7 +178,7 @@ def _perceived(layer: Any) -> list[Rows | None]:
 def _shared(layer: Any, block: Any) -> tuple[Any, Any]:
     """The perceptron beside a block's experts, and what tells how much of it is added, by a logistic function. None for
     each that is missing."""
-    places = (block, "shared_expert"), (block, "shared_experts"), (layer, "shared_mlp")
+    places = (block, "shared_expert"), (block, "shared_experts"), (block, "shared_mlp"), (layer, "shared_mlp")
     found = (getattr(of, name, None) for of, name in places)
     return next((one for one in found if one is not None), None), getattr(block, "shared_expert_gate", None)
 
@@ -154,6 +187,9 @@ def _attended(layer: Any) -> list[Rows | None]:
     """Query, key, value, out. None where values are keys, or both are those of another layer."""
     attention, taken = layer.self_attn, getattr(layer, "taken", 1.0)
     out = whole_of(either(attention, "o_proj", "out_proj"), getattr(layer, "given", 1.0))
+    if is_latent(attention):
+        query = attention.q_proj if attention.q_lora_rank is None else attention.q_b_proj
+        return [whole_of(query), whole_of(attention.kv_b_proj), None, out]
     if hasattr(attention, "qkv_proj"):
         keys = attention.num_key_value_heads * attention.head_dim
         return [*_parts(attention.qkv_proj, [keys * attention.num_key_value_groups, keys, keys]), out]
@@ -166,6 +202,38 @@ def _attended(layer: Any) -> list[Rows | None]:
         None if value is None else whole_of(value, taken),
         out,
     ]
+
+
+def _latents(layer: Any) -> list[Rows | None]:
+    """Latent query, latent."""
+    attention = attention_of(layer)
+    if not is_latent(attention):
+        return [None, None]
+    return [
+        None if attention.q_lora_rank is None else whole_of(attention.q_a_proj),
+        whole_of(attention.kv_a_proj_with_mqa),
+    ]
+
+
+def is_latent(attention: Any) -> bool:
+    """Whether its keys and values are made of latents."""
+    return hasattr(attention, "kv_a_proj_with_mqa")
+
+
+def latent_norms(attention: Any) -> dict[str, Any]:
+    """Of latents, by decoder.c's names."""
+    if not is_latent(attention):
+        return {}
+    norms = {"latent_norm": attention.kv_a_layernorm}
+    return norms if attention.q_lora_rank is None else norms | {"latent_query_norm": attention.q_a_layernorm}
+
+
+def widths_of(attention: Any) -> tuple[int, int, int]:
+    """Numbers of a head's keys, of its values, and of its keys before those that turn."""
+    if is_latent(attention):
+        return attention.qk_head_dim, attention.v_head_dim, attention.qk_nope_head_dim
+    size = int(attention.head_dim)
+    return size, size, 0
 
 
 def _parts(linear: Any, counts: Sequence[int]) -> list[Rows]:

@@ -31,7 +31,7 @@ def recurrent_of(layer: Any) -> Any:
 def recurrence(module: Any, place: int, trace: int, address: Address) -> tuple[Recurrence, list[Any]]:
     """And the parameters that it is made of. `place` is where its part of a sequence's state begins, `trace` that of a
     row's trace. Unknown where its own code computes something else."""
-    known = {"in_proj_qkv": _delta, "ssm_state_size": _scan}
+    known = {"in_proj_qkv": _delta, "in_proj_qkvz": _delta, "ssm_state_size": _scan}
     read = next((read for name, read in known.items() if hasattr(module, name)), _convolution)
     told, parameters = read(module, place, address)
     told.trace = trace

@@ -29,6 +29,8 @@ typedef struct {
     float *values;     /* [rows, outputs of VALUE] */
     float *decays;     /* [rows, outputs of DECAY] */
     float *tokens;     /* [rows, outputs of TOKEN] */
+    float *latents;    /* [rows, outputs of LATENT] */
+    float *query_latents; /* [rows, outputs of LATENT_QUERY] */
     float *seen;       /* [rows, heads * size] what attention or a recurrent layer gives */
     float *plain;      /* [rows, widest] what becomes input */
     char *input;       /* [rows, widest] prepared */

@@ -22,6 +22,8 @@ from bainmarie_worker.engine.fused.layout import (
     DOWN,
     GATE,
     KEY,
+    LATENT,
+    LATENT_QUERY,
     MATRICES,
     POINTER,
     QUERY,
@@ -45,12 +47,15 @@ from bainmarie_worker.engine.fused.parts import (
     attention_of,
     borrows,
     head_norms,
+    is_latent,
+    latent_norms,
     layers_of,
     norms_of,
     of_heads,
     perceptron_of,
     rows_of,
     whole_of,
+    widths_of,
 )
 from bainmarie_worker.engine.fused.recurrence import floats_of, recurrence, recurrent_of, trace_of
 from bainmarie_worker.packed_linear import Int8Linear
@@ -61,10 +66,14 @@ FAMILIES = (
     *("olmoe", "olmo2", "olmo3", "flex_olmo", "seed_oss", "glm", "glm4", "helium", "ministral3", "exaone4"),
     *("hunyuan_v1_dense", "granitemoeshared", "dots1", "ernie4_5", "qwen3_5", "qwen3_5_moe"),
     *("lfm2", "granitemoehybrid", "falcon_h1", "nemotron_h", "bamba", "mamba2", "lfm2_moe"),
-    *("gemma4", "gemma4_unified"),
+    *("gemma4", "gemma4_unified", "gpt_oss"),
+    *("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "youtu", "qwen3_next"),
+    *("minimax_m2", "ernie4_5_moe", "hunyuan_v1_moe", "exaone_moe", "mistral4"),
 )
-_NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5")
+_NEIGHBOURS = ("glm", "glm4", "helium", "ernie4_5", "ernie4_5_moe", "deepseek_v2")
 """Families whose rotary positions turn neighbouring numbers together."""
+_GROWING = ("ministral3", "mistral4")
+"""Families whose queries grow with their positions."""
 _STEP = 32
 """Sizes are multiples of it: two vectors of the widest kind."""
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -124,7 +133,7 @@ class Structure:
         both = getattr(config, "use_bidirectional_attention", None) or "vision"  # which text is none of
         require(both == "vision", "attention in both directions")
         require(getattr(config, "clip_qkv", None) is None, "queries, keys and values within bounds")
-        known, grown = growth(config) if family[2] == "ministral3" else (0, 0.0)
+        known, grown = growth(config) if family[2] in _GROWING else (0, 0.0)
         embedding_scale, branch_scale, logit_scale = _scales(family[2], config, embeddings.dtype)
         self.decoder = Decoder(
             layers=ctypes.cast(self._made, POINTER),
@@ -142,11 +151,11 @@ class Structure:
             expert_inner=max((one.inner for one in self._mixtures), default=0),
             alone=1 + max(n for n, layer in enumerate(self.layers) if not borrows(attention_of(layer))),
             epsilon=epsilon(norm),
-            neighbours=family[2] in _NEIGHBOURS,
+            turns=_turns(family[2], first, config),
             turned_first=hasattr(first, "query_layernorm"),
             trace=self.trace,
             known=known,
-            query_epsilon=next(map(epsilon, of_heads(first)), 0.0),
+            query_epsilon=next(map(epsilon, (*of_heads(first), *latent_norms(first).values())), 0.0),
             scaling=first.scaling if first else 1.0,
             growth=grown,
             embedding_scale=embedding_scale,
@@ -163,12 +172,15 @@ class Structure:
             self._remind(body)
         inner = {layer.matrices[UP].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         looking = [layer for layer in self._made if layer.heads]
-        seen = {size for layer in looking for size in (layer.size, layer.heads * layer.size)}
-        sizes = (whole.hidden, *inner, *seen, *{layer.matrices[TOKEN_GATE].outputs for layer in self._made})
-        gated = 1 + family[2].startswith("qwen3_5")
+        seen = {size for layer in looking for size in (layer.size, layer.value_size, layer.heads * layer.value_size)}
+        given = {layer.matrices[place].inputs for layer in looking for place in (QUERY, KEY)}
+        sizes = (whole.hidden, *inner, *seen, *given, *{layer.matrices[TOKEN_GATE].outputs for layer in self._made})
+        gated = 1 + family[2].startswith(("qwen3_5", "qwen3_next"))
         same = all(layer.query_size == gated * layer.size for layer in looking)
         require(same, "queries of another size than keys")
-        require(all(layer.rotary <= layer.size for layer in looking), "rotary positions beyond a head")
+        require(all(layer.steady + layer.rotary <= layer.size for layer in looking), "rotary positions beyond a head")
+        latent = [layer for layer in looking if layer.matrices[LATENT].weight]
+        require(all(layer.steady + layer.rotary == layer.size for layer in latent), "rotary positions of a part")
         require(self.dtype in (torch.float32, torch.bfloat16), f"keys and values in {self.dtype}")
         require(not any(value % _STEP for value in sizes), f"sizes {sizes} that are no multiples of {_STEP}")
 
@@ -176,13 +188,16 @@ class Structure:
         attention, remembering = attention_of(layer), recurrent_of(layer)
         block = perceptron_of(layer)
         matrices = [Matrix() if one is None else self._matrix(one) for one in rows]
-        for group in (QUERY, KEY, VALUE, DECAY), (GATE, UP, AMOUNT):
+        for group in (QUERY, KEY, VALUE, DECAY, LATENT_QUERY, LATENT), (GATE, UP, AMOUNT):
             kinds = {matrices[place].kind for place in group if rows[place]}
             require(len(kinds) <= 1, "layers with one input in several kinds of weights")
         require(not (matrices[AMOUNT].weight and matrices[DOWN].bias), "a bias that counts in part")
-        norms = norms_of(layer) | head_norms(attention, matrices)
+        norms = norms_of(layer) | head_norms(attention, matrices) | latent_norms(attention)
         modules = [*norms.values(), *(one.linear for one in rows if one)]
         used = {id(value) for module in modules for value in module.parameters()}
+        sinks = getattr(attention, "sinks", None)
+        if sinks is not None:
+            used.add(id(sinks))
         recurrent = None
         if remembering is not None:
             told, parameters = recurrence(remembering, self.state, self.trace, self._address)
@@ -220,9 +235,9 @@ class Structure:
             router = self._matrix(whole_of(layer.router.proj))
             return apart(layer, router, self.dtype, self._weights, self._norm, self._address)
         require(not beside, "experts and a shared one before a norm")
-        mixed, parameters = mixture(block, self.dtype, self._weights, self._address)
-        require(mixed.router.kind == _KINDS[self.dtype], "a router of another kind of weights")
-        return mixed, parameters
+        linear = getattr(either(block, "gate", "router"), "wg", None)
+        scored = None if linear is None else self._matrix(whole_of(linear))
+        return mixture(block, scored, self.dtype, self._weights, self._address)
 
     def _remind(self, body: Any) -> None:
         """Fills in what is told of the embeddings that tokens have for each layer."""
@@ -246,30 +261,43 @@ class Structure:
     def _attend(self, made: Layer, attention: Any, config: Any) -> None:
         """Fills in the numbers of a layer's attention."""
         query, key, value, out = made.matrices[:4]
-        made.size = int(attention.head_dim)
-        made.heads = out.inputs // made.size
+        made.size, made.value_size, made.steady = widths_of(attention)
+        made.heads = out.inputs // made.value_size
         made.query_size = query.outputs // made.heads
         made.window = _window(attention, config) or 0
+        if getattr(attention, "sinks", None) is not None:
+            made.sinks = self._address(attention.sinks.float())
         norm = getattr(attention, "v_norm", None)
         if norm is not None:
             made.value_norm = self._norm(norm, made.size)
             require(epsilon(norm) == epsilon(attention.k_norm), "norms of values and of keys with another epsilon")
+        place = max((one.end for one in self.kept), default=0)
         if borrows(attention):
             require(attention.layer_type in self._lent, "shared keys of no layer before")
             kept = self._lent[attention.layer_type]
             require(kept.size == made.size and not key.weight and not value.weight, "shared keys of another size")
+        elif is_latent(attention):
+            made.key_heads = made.heads
+            kept = Kept(place, made.heads, made.size, made.value_size)
+            self._check_latents(made, attention)
         else:
             require(bool(value.weight) or bool(made.value_norm), "values that are keys, and have no norm")
-            place = max((one.end for one in self.kept), default=0)
-            kept = Kept(place, key.outputs // made.size, made.size)
+            kept = Kept(place, key.outputs // made.size, made.size, made.value_size)
         if getattr(attention, "store_full_length_kv", False):
             self._lent[attention.layer_type] = kept
         made.place, made.key_heads = kept.place, kept.heads
         require(made.heads % made.key_heads == 0, "heads that share keys unequally")
         self.kept.append(kept)
 
+    def _check_latents(self, made: Layer, attention: Any) -> None:
+        query, key, latent = (made.matrices[place] for place in (QUERY, KEY, LATENT))
+        turning = made.size - made.steady
+        fits = latent.outputs == key.inputs + turning and query.outputs == made.heads * made.size
+        require(fits and key.outputs == made.heads * (made.steady + made.value_size), "latents of other sizes")
+        require(len({epsilon(norm) for norm in latent_norms(attention).values()}) == 1, "latents with several norms")
+
     def _matrix(self, rows: Rows) -> Matrix:
-        linear, part = rows.linear, slice(rows.first, rows.first + rows.count)
+        linear, part = rows.linear, rows.part
         require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
         made = self._weights(linear.weight[part])
         made.factor = rows.factor
@@ -308,7 +336,7 @@ def _functions() -> tuple[Any, ...]:
 
 def _activation_of(perceptron: Any) -> Any:
     """The function of its gate, or of what it has in its place; any where there is no perceptron."""
-    if perceptron is None:
+    if perceptron is None or hasattr(perceptron, "alpha"):
         return F.silu
     return F.silu if hasattr(perceptron, "w1") else either(perceptron, "act_fn", "activation_fn", "activation")
 
@@ -334,6 +362,13 @@ def _window(attention: Any, config: Any) -> int | None:
     )
     require(window is None or not hasattr(config, "max_window_layers"), "windows in some layers that it does not name")
     return window
+
+
+def _turns(family: str, attention: Any, config: Any) -> int:
+    """Which numbers of a head turn together by rotary positions, as in model.h."""
+    if is_latent(attention) and getattr(config, "rope_interleave", False):
+        return 2
+    return int(family in _NEIGHBOURS)
 
 
 def _replaced(model: Any, config: Any) -> dict[int, int]:
