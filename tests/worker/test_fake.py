@@ -73,3 +73,11 @@ def test_max_tokens_counts_words(start_fake):
 def test_a_stop_string_across_words(start_fake):
     worker = start_fake()
     assert worker.text("one two three", stop="o th") == "one tw"
+
+
+def test_a_chat_template_that_cannot_be_read_is_told_when_its_name_is_loaded(start_fake):
+    worker = start_fake()
+    response = worker.post("/models/load", {"name": "t", "chat_template": "/nowhere/t.jinja"})
+    assert response.status == 503
+    assert "/nowhere/t.jinja" in response.json["error"]["message"]
+    assert worker.text("Hello") == "Hello"

@@ -75,7 +75,6 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     What the files can tell is judged first, before seconds go into imports.
     """
     source = _find(config, report)
-    chat_templates.check_templates(config.models)
     report(Progress("imports", detail="torch, transformers"))
     torch = need("torch")
     transformers = need("transformers")
