@@ -10,6 +10,8 @@ from bainmarie_worker.errors import LoadError
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """One of these, or one that ends like `_ENDINGS`, is in every directory that has a tokenizer."""
+_OF_5 = "TokenizersBackend"
+"""What transformers 5 calls the class that reads tokenizer.json alone; PreTrainedTokenizerFast before."""
 _ENDINGS = (".tiktoken", ".bpe.model", "tekken.json")
 
 
@@ -41,19 +43,21 @@ def with_tokenizer(directories: list[str], trust_remote_code: bool) -> str:
 
 def special_tokens(directory: str) -> dict[str, Any]:
     """What the directory's tokenizer_config.json says of begin and end, beside the tokens that tokenizer.json has."""
-    try:
-        with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as file:
-            settings = json.load(file)
-    except (OSError, ValueError):
-        return {}
+    settings = _settings(directory)
     values = {name: settings.get(name) for name in ("bos_token", "eos_token", "add_bos_token", "add_eos_token")}
     return {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
 
 
 def _load(directory: str, trust_remote_code: bool) -> Any:
     """The fast tokenizer; the slow one where no fast one can be made of the files."""
+    import transformers
     from transformers import AutoTokenizer
 
+    settings = _settings(directory)
+    if settings.get("tokenizer_class") == _OF_5 and not hasattr(transformers, _OF_5):
+        return transformers.PreTrainedTokenizerFast.from_pretrained(
+            directory, local_files_only=True, **_as_earlier(settings)
+        )
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         return AutoTokenizer.from_pretrained(directory, **options)
@@ -62,6 +66,22 @@ def _load(directory: str, trust_remote_code: bool) -> Any:
             return AutoTokenizer.from_pretrained(directory, use_fast=False, **options)
         except Exception:  # noqa: BLE001 - the fast tokenizer's error is the one that explains
             raise fast from None
+
+
+def _as_earlier(settings: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 writes under a name that means something else before it."""
+    extra = settings.get("extra_special_tokens")
+    return {"extra_special_tokens": {}, "additional_special_tokens": extra} if isinstance(extra, list) else {}
+
+
+def _settings(directory: str) -> dict[str, Any]:
+    """tokenizer_config.json; empty where none can be read."""
+    try:
+        with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as file:
+            settings = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _padded(tokenizer: Any) -> Any:
