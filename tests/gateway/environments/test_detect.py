@@ -62,6 +62,25 @@ def test_an_adapter_beside_its_base(tmp_path: Path) -> None:
     assert found.entry["model"] == str(tmp_path / "base")
 
 
+def test_an_adapter_whose_base_only_its_model_card_names(tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path / "a", base_model_name_or_path="")
+    (adapter / "README.md").write_text("---\nbase_model: org/card\n---\n")
+    assert detect(str(adapter)).entry["model"] == "org/card"
+    make_model(tmp_path / "base")
+    (adapter / "README.md").write_text("---\nbase_model: ../base\n---\n")
+    assert detect(str(adapter)).entry["model"] == str(tmp_path / "base")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
+def test_settings_that_cannot_be_read(tmp_path: Path, name: str, content: str | bytes) -> None:
+    folder = make_model(tmp_path / "m") if name == "config.json" else make_adapter(tmp_path / "a")
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(BadRequest, match=name) as failure:
+        detect(str(folder))
+    assert failure.value.hint
+
+
 @pytest.mark.parametrize("trained_on", ["/on/another/machine", "C:\\models\\x", ""])
 def test_an_adapter_whose_base_is_elsewhere(tmp_path: Path, trained_on: str) -> None:
     adapter = make_adapter(tmp_path / "a", base_model_name_or_path=trained_on)
