@@ -99,6 +99,16 @@ def test_a_chat_template_from_the_configuration(family, tmp_path, in_file):
     assert "[Hello]" not in loaded.tokenizer.render(HELLO, None)
 
 
+def test_a_tokenizer_that_needs_no_files(family, tmp_path):
+    shutil.copytree(family.base, tmp_path / "bytes", ignore=shutil.ignore_patterns("*token*", "*.jinja"))
+    with pytest.raises(LoadError, match="bytes has no tokenizer"):
+        plain_load(tmp_path / "bytes")
+    settings = {"tokenizer_class": "ByT5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (tmp_path / "bytes" / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = plain_load(tmp_path / "bytes").tokenizer
+    assert tokenizer.encode("hi", special=False) == [ord("h") + 3, ord("i") + 3]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
