@@ -276,6 +276,21 @@ def test_tensors_that_are_missing_are_not_made_up(copy):
     assert "layers.2" in error.message
 
 
+def test_tensors_of_other_sizes_are_named_with_both(copy):
+    rewrite(copy / "config.json", intermediate_size=112)
+    error = fails(copy)
+    assert error.code == "model_incomplete"
+    assert "down_proj.weight is [64, 96] and should be [64, 112], and 5 more" in error.message
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_encoder_decoder_models_are_not_served(copy, kind):
+    rewrite(copy / "config.json", model_type=kind, is_encoder_decoder=True)
+    error = fails(copy)
+    assert error.code == "architecture_unknown"
+    assert "encoder-decoder" in error.message
+
+
 def test_more_context_than_the_model_has(family):
     assert "512" in fails(family.base, context=4096).message
 

@@ -182,6 +182,8 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
     if plan.regroup:
         options.setdefault("config", AutoConfig.from_pretrained(source.described, **trust))
         options["config"].quantization_config["dequantize"] = True
+    if plan.options is None and not source.settings.get("quantization_config"):
+        options["ignore_mismatched_sizes"] = True  # they are refused below, by their names
     pickled = source.paths[0].endswith(".bin")
     with weights_progress(source.paths, report), same_consent_for_parts(config.trust_remote_code, source.described):
         model, outcome = auto_class(source.settings).from_pretrained(
@@ -197,6 +199,16 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
 
 
 def _check_complete(model: Any, outcome: dict[str, Any], source: _Source) -> None:
+    others = sorted(outcome.get("mismatched_keys") or (), key=lambda entry: entry[0])
+    if others:
+        name, there, wanted = others[0]
+        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+        raise LoadError(
+            "model_incomplete",
+            f"{source.weights} has weights of other sizes than its config.json says: {name} is {list(there)} and "
+            f"should be {list(wanted)}{more}",
+            "config.json belongs to another model, or the weights do: copy both from the same place.",
+        )
     missing = sorted(outcome["missing_keys"])
     if missing:
         raise LoadError(

@@ -18,11 +18,19 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 def auto_class(settings: dict[str, Any]) -> Any:
     """transformers' class that makes the model of a config.json: a causal language model; where its type has none, one
-    that also reads images, whose text part is used."""
+    that also reads images, whose text part is used. LoadError `architecture_unknown` for encoder-decoder models."""
     import transformers
     from transformers.models.auto import modeling_auto
 
     kind = settings.get("model_type")
+    one_part = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not settings.get("is_encoder_decoder")
+    if kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and not one_part:
+        raise LoadError(
+            "architecture_unknown",
+            f"model_type {kind!r} is an encoder-decoder model; such models are not served",
+            "Use a model that continues a text by itself (a causal language model), or a server for it with "
+            "`engine: command`.",
+        )
     seeing = getattr(modeling_auto, "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", {})
     if kind in seeing and kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not settings.get("auto_map"):
         return transformers.AutoModelForImageTextToText
