@@ -49,6 +49,11 @@ def test_kinds_of_whole_models(tmp_path: Path, name: str, config: dict[str, obje
     assert any("trust_remote_code" in remark for remark in found.remarks) == ("auto_map" in config)
 
 
+def test_an_encoder_decoder_model_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="encoder-decoder"):
+        detect(str(make_model(tmp_path / "m", {"model_type": "t5", "is_encoder_decoder": True})))
+
+
 def test_an_adapter_with_its_base_from_the_hub(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path / "a")
     found = detect(str(adapter))

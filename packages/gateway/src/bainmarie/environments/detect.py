@@ -136,6 +136,12 @@ def _adapter_on(path: Path, base: str, settings: Mapping[str, object], how: str)
 
 def _model(path: Path, how: str = "") -> Detected:
     config = _settings(path / "config.json")
+    if config.get("is_encoder_decoder"):
+        raise BadRequest(
+            f"{path} is an encoder-decoder model ({config.get('model_type')}); such models are not served",
+            hint="Use a model that continues a text by itself (a causal language model).",
+            code="not_a_model",
+        )
     family = str(config.get("model_type") or "unknown")
     entry: dict[str, object] = {"model": str(path)}
     remarks = []
