@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bainmarie.workers.process_group import Guard
     from bainmarie.workers.shim import Log, Settings, Start
 
+_NO_PROGRAM = "Install it, or correct the model's `command:`; a bare name is looked for on the PATH of the gateway."
 _GREETING = 1.0
 """For the first line of a gateway that connects; it is sent with the connection."""
 
@@ -122,7 +123,10 @@ class PosixShim:
         try:
             worker = self._start(self._settings, bind_to_shim)
         except (OSError, subprocess.SubprocessError) as error:
-            self._emit("failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}")
+            hint = _NO_PROGRAM if self._settings.foreign else ""
+            self._emit(
+                "failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}", hint=hint
+            )
             self._leave_namespace()
             self._emit("exited", code=127)
             return None
