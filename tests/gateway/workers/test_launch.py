@@ -88,10 +88,13 @@ async def test_the_socket_is_removed_at_the_end_and_a_stale_one_at_the_start(lau
     worker = await LocalLauncher().start(spec)
     await until(worker, Ready)
     assert path.is_socket()
+    busy = path.with_suffix(".busy")
+    busy.touch()
     worker_pid = psutil.Process(worker.pid).children()[0].pid
     os.kill(worker_pid, signal.SIGKILL)
     assert await until(worker, Exited) == [Exited(signal=signal.SIGKILL)]
     assert not path.exists()
+    assert not busy.exists(), "whose lock tells that it computes"
     await worker.ended
 
 
@@ -144,6 +147,7 @@ def test_socket_paths_are_short_and_private(tmp_path: Path) -> None:
     tidy(far / "run")
     assert path.exists(), "somebody may have it open"
     path.unlink()
+    path.with_suffix(".busy").touch()
     path.parent.chmod(0o755)
     with pytest.raises(ConfigurationError, match=re.escape(str(path.parent))) as refused:
         socket_path(far, "key")

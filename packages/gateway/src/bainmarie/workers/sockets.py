@@ -26,13 +26,17 @@ def socket_path(home: Path, key: str) -> str:
 
 
 def tidy(folder: Path) -> None:
-    """Takes away the folder under /tmp that stands for this one, where nothing is in it any more.
+    """Takes away what killed workers have left, and the folder under /tmp that stands for this one if it is empty then.
 
-    Only for whoever has the home's lock, when no socket is to be made any more.
+    Only for whoever has the home's lock, when all workers have ended and no socket is to be made any more.
     """
-    if sys.platform != "win32":
-        with suppress(OSError):  # it is not there, or a worker that waits for the next gateway has its socket there
-            _elsewhere(folder).rmdir()
+    if sys.platform == "win32":
+        return
+    elsewhere = _elsewhere(folder, os.getuid())
+    for left in (*folder.glob("*.busy"), *elsewhere.glob("*.busy")):
+        left.unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or not empty
+        elsewhere.rmdir()
 
 
 def socket_in(folder: Path, key: str) -> str:
@@ -43,24 +47,23 @@ def socket_in(folder: Path, key: str) -> str:
     if len(os.fsencode(path)) <= _LONGEST:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return str(path)
-    return str(_private(_elsewhere(folder)) / f"{key}.sock")
+    user = os.getuid()
+    return str(_private(_elsewhere(folder, user), user) / f"{key}.sock")
 
 
-def _elsewhere(folder: Path) -> Path:
+def _elsewhere(folder: Path, user: int) -> Path:
     """What stands for a folder whose path is too long. TMPDIR may differ between two programs and is asked last."""
-    assert sys.platform != "win32"
     temporary = Path("/tmp")
     if not os.access(temporary, os.W_OK | os.X_OK):
         temporary = Path(tempfile.gettempdir())
-    return temporary / f"bain-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
+    return temporary / f"bain-{user}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
 
 
-def _private(folder: Path) -> Path:
-    assert sys.platform != "win32"
+def _private(folder: Path, user: int) -> Path:
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077:
         return folder
     raise ConfigurationError(
         f"{folder}, where the sockets of a BAIN_HOME with a long path lie, is not a folder of this user's alone",
