@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,15 +32,30 @@ def gateway(kept_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         f"t{version}": {"python": "3.11", "packages": [*PACKAGES, f"transformers=={version}"]} for version in VERSIONS
     }
     models = {}
+    folder = tmp_path_factory.mktemp("versions")
     for version in VERSIONS:
+        models[f"five-{version}"] = {"model": str(as_five_saves(folder)), "environment": f"t{version}"}
         base = {"model": str(demo_model()), "environment": f"t{version}", "dtype": "float32"}
         models[f"base-{version}"] = base
         models[f"pirate-{version}"] = {**base, "adapter": str(demo_model("demo-pirate"))}
-    folder = tmp_path_factory.mktemp("versions")
     configuration = json.dumps({"version": 1, "environments": environments, "models": models})
     started = launch_gateway(make_home(kept_home, folder / "home"), folder, configuration)
     yield started
     end_gateway(started)
+
+
+def as_five_saves(folder: Path) -> Path:
+    """The demo model with positions that only transformers 5's own keys tell, and with its tokenizer class."""
+    copy = folder / "five"
+    shutil.copytree(demo_model(), copy, dirs_exist_ok=True)
+    settings = json.loads((copy / "config.json").read_text())
+    settings.pop("rope_theta", None)
+    settings["rope_parameters"] = {"rope_type": "linear", "factor": 1.25, "rope_theta": 7000.0}
+    (copy / "config.json").write_text(json.dumps(settings))
+    said = json.loads((copy / "tokenizer_config.json").read_text())
+    said |= {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<|im_start|>"]}
+    (copy / "tokenizer_config.json").write_text(json.dumps(said))
+    return copy
 
 
 def answers(gateway: Gateway, version: str) -> list[str]:
@@ -66,7 +82,16 @@ def test_every_release_answers_alike_and_names_what_it_lacks(
     assert bool(info["limits"]) == (version < "5.1")
     assert all(limit.startswith(f"transformers {version}: ") for limit in info["limits"])
     gateway.http.post("/models/unload", json={"model": f"base-{version}"})
+    assert answer_of_five(gateway, version) == answer_of_five(gateway, NEWEST)
+    assert any("rope_parameters" in limit for limit in gateway.status(f"five-{version}")["info"]["limits"]) == (
+        version < "5"
+    )
     _tells_bytes(info["interpreter"])
+
+
+def answer_of_five(gateway: Gateway, version: str) -> str:
+    text: str = gateway.chat(f"five-{version}", "Who are you?", max_tokens=40)["choices"][0]["message"]["content"]
+    return text
 
 
 def _tells_bytes(python: str) -> None:

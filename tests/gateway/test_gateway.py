@@ -15,9 +15,11 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
+from tests.conftest import make_home
 
 from bainmarie import __version__
 from bainmarie.app import DATABASE
+from bainmarie.workers.sockets import socket_path
 
 PROGRAM = """
 import json, os, sys
@@ -82,8 +84,8 @@ class Process:
 def gateway(home: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(text: str = FAKE, **options: object) -> Process:
-        started.append(Process(home, text, options))
+    def start(text: str = FAKE, at: Path = home, **options: object) -> Process:
+        started.append(Process(at, text, options))
         return started[-1]
 
     yield start
@@ -119,6 +121,26 @@ def test_a_signal_ends_it_and_its_workers(gateway: Callable[..., Process], numbe
     one.process.send_signal(number)
     assert one.ended() == 0
     assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such sockets")
+def test_the_sockets_of_a_long_home_have_one_private_folder_while_it_serves(
+    gateway: Callable[..., Process], kept_home: Path, tmp_path: Path
+) -> None:
+    far = make_home(kept_home, tmp_path / ("x" * 100))
+    folder = Path(socket_path(far, "gateway")).parent
+    folder.chmod(0o755)
+    refused = gateway(at=far)
+    assert refused.process.wait(60) == 3
+    assert refused.error["code"] == "socket_folder_taken"
+    folder.rmdir()
+    one = gateway(at=far)
+    body = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
+    assert httpx2.post(f"{one.address}/v1/chat/completions", json=body, timeout=240).status_code == 200
+    assert len(list(folder.glob("*.sock"))) == 2
+    one.process.terminate()
+    assert one.ended() == 0
+    assert not folder.exists()
 
 
 def test_a_running_request_is_answered_before_the_end(gateway: Callable[..., Process]) -> None:

@@ -82,3 +82,11 @@ def test_a_stop_string_inside_a_call_is_no_end_of_that_call(start_fake):
     assert choice["finish_reason"] == "stop"
     assert worker.chat("1 + 2?", tools=TOOLS, stop=["I add"]).json["choices"][0]["finish_reason"] == "stop"
     assert worker.chat("1 + 2?", tools=TOOLS, stop=["</nothing>"]).json["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_chat_template_that_cannot_be_read_is_told_when_its_name_is_loaded(start_fake):
+    worker = start_fake()
+    response = worker.post("/models/load", {"name": "t", "chat_template": "/nowhere/t.jinja"})
+    assert response.status == 503
+    assert "/nowhere/t.jinja" in response.json["error"]["message"]
+    assert worker.text("Hello") == "Hello"

@@ -276,8 +276,43 @@ def test_tensors_that_are_missing_are_not_made_up(copy):
     assert "layers.2" in error.message
 
 
+def test_tensors_of_other_sizes_are_named_with_both(copy):
+    rewrite(copy / "config.json", intermediate_size=112)
+    error = fails(copy)
+    assert error.code == "model_incomplete"
+    assert "down_proj.weight is [64, 96] and should be [64, 112], and 5 more" in error.message
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_encoder_decoder_models_are_not_served(copy, kind):
+    rewrite(copy / "config.json", model_type=kind, is_encoder_decoder=True)
+    error = fails(copy)
+    assert error.code == "architecture_unknown"
+    assert "encoder-decoder" in error.message
+
+
 def test_more_context_than_the_model_has(family):
     assert "512" in fails(family.base, context=4096).message
+
+
+@pytest.mark.parametrize(
+    ("rope", "own", "most"),
+    [
+        ({"rope_type": "default"}, 512, 512),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 384}, 1536, 1536),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512, 512),
+        ({"rope_type": "linear", "factor": 4.0}, 512, 2048),
+        ({"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 512}, 2048, 2048),
+    ],
+)
+def test_scaled_positions_make_the_context_longer(make_llama, rope, own, most):
+    from bainmarie_worker.model_settings import context_of
+
+    settings = make_llama(rope_parameters={"rope_theta": 10000.0, **rope}).config
+    assert context_of(WorkerConfig("m", "transformers", "here", ()), settings) == own
+    assert context_of(WorkerConfig("m", "transformers", "here", (), context=most), settings) == most
+    with pytest.raises(LoadError, match=str(most)):
+        context_of(WorkerConfig("m", "transformers", "here", (), context=most + 1), settings)
 
 
 def test_it_loads_in_the_checkpoints_own_dtype_and_reports_every_byte(family):

@@ -99,13 +99,45 @@ def test_a_chat_template_from_the_configuration(family, tmp_path, in_file):
     assert "[Hello]" not in loaded.tokenizer.render(HELLO, None)
 
 
-def test_a_template_file_that_is_not_there_fails_the_load(family, tmp_path):
-    served = ServedModel("own", chat_template=str(tmp_path / "gone.jinja"))
-    with pytest.raises(LoadError, match=r"gone\.jinja") as raised:
-        plain_load(family.base, served)
+def test_a_tokenizer_that_needs_no_files(family, tmp_path):
+    shutil.copytree(family.base, tmp_path / "bytes", ignore=shutil.ignore_patterns("*token*", "*.jinja"))
+    with pytest.raises(LoadError, match="bytes has no tokenizer"):
+        plain_load(tmp_path / "bytes")
+    settings = {"tokenizer_class": "ByT5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (tmp_path / "bytes" / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = plain_load(tmp_path / "bytes").tokenizer
+    assert tokenizer.encode("hi", special=False) == [ord("h") + 3, ord("i") + 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        (b"\xff\xfe{{", "decode"),
+        (b"{{ messages }}\n{% for %}", "line 2"),
+    ],
+)
+def test_a_template_that_is_broken_fails_its_own_name_alone(family, tmp_path, content, said):
+    file = tmp_path / "own.jinja"
+    if content is not None:
+        file.write_bytes(content)
+    served = ServedModel("own", chat_template=str(file))
+    loaded = plain_load(family.base, ServedModel("m"), served)
+    assert "Hello" in loaded.tokenizer.of(ServedModel("m")).render(HELLO, None)
+    with pytest.raises(RequestError, match=r"own\.jinja") as raised:
+        loaded.tokenizer.of(served)
+    assert (raised.value.status, raised.value.code) == (503, "model_incomplete")
+    assert said in raised.value.message
     assert "chat_template:" in raised.value.hint
-    with pytest.raises(RequestError, match=r"gone\.jinja"):
-        plain_load(family.base).tokenizer.of(served)
+    file.write_text("{{ messages[0].content }}")
+    assert loaded.tokenizer.of(served).render(HELLO, None) == "Hello"
+
+
+def test_a_template_that_only_refuses_a_conversation_is_not_broken(family):
+    served = ServedModel("own", chat_template="{{ raise_exception('never') }}")
+    with pytest.raises(RequestError, match="never") as raised:
+        plain_load(family.base, served).tokenizer.of(served).render(HELLO, None)
+    assert raised.value.status == 400
 
 
 def test_a_template_from_the_models_own_jinja_file(copy):

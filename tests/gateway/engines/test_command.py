@@ -72,6 +72,7 @@ def test_a_program_that_is_not_there(serve: Callable[..., Gateway]) -> None:
     error = ask(gateway, "mine").json()["error"]
     assert error["code"] == "spawn_failed"
     assert "no-such-program" in error["message"]
+    assert "`command:`" in error["hint"]
 
 
 def test_a_start_that_hangs_is_cut_and_one_that_says_something_is_not(serve: Callable[..., Gateway]) -> None:

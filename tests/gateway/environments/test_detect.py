@@ -49,6 +49,11 @@ def test_kinds_of_whole_models(tmp_path: Path, name: str, config: dict[str, obje
     assert any("trust_remote_code" in remark for remark in found.remarks) == ("auto_map" in config)
 
 
+def test_an_encoder_decoder_model_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="encoder-decoder"):
+        detect(str(make_model(tmp_path / "m", {"model_type": "t5", "is_encoder_decoder": True})))
+
+
 def test_an_adapter_with_its_base_from_the_hub(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path / "a")
     found = detect(str(adapter))
@@ -60,6 +65,25 @@ def test_an_adapter_beside_its_base(tmp_path: Path) -> None:
     make_model(tmp_path / "base")
     found = detect(str(make_adapter(tmp_path / "a", base_model_name_or_path="base")))
     assert found.entry["model"] == str(tmp_path / "base")
+
+
+def test_an_adapter_whose_base_only_its_model_card_names(tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path / "a", base_model_name_or_path="")
+    (adapter / "README.md").write_text("---\nbase_model: org/card\n---\n")
+    assert detect(str(adapter)).entry["model"] == "org/card"
+    make_model(tmp_path / "base")
+    (adapter / "README.md").write_text("---\nbase_model: ../base\n---\n")
+    assert detect(str(adapter)).entry["model"] == str(tmp_path / "base")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
+def test_settings_that_cannot_be_read(tmp_path: Path, name: str, content: str | bytes) -> None:
+    folder = make_model(tmp_path / "m") if name == "config.json" else make_adapter(tmp_path / "a")
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(BadRequest, match=name) as failure:
+        detect(str(folder))
+    assert failure.value.hint
 
 
 @pytest.mark.parametrize("trained_on", ["/on/another/machine", "C:\\models\\x", ""])

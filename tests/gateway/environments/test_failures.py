@@ -41,6 +41,22 @@ def test_classes(stderr: str, code: str) -> None:
     assert bool(error.hint) == (code != "environment_failed")
 
 
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "Because nope was not found in the package registry and ...",
+        "Because there is no version of six==99 and ...",
+        "Because a depends on b and c, ... unsatisfiable.",
+    ],
+)
+def test_versions_that_nobody_has_written_are_not_to_be_corrected(cause: str) -> None:
+    stderr = f"error: No solution found\n  cause: {cause}"
+    assert "`environments: mine: packages:`" in uv_failed("resolve", "mine", stderr).hint
+    hint = uv_failed("resolve", "auto", stderr).hint
+    assert "name an environment" in hint
+    assert "correct" not in hint
+
+
 def test_unreachable_pytorch_index_is_recognized() -> None:
     assert pytorch_index_unreachable(UNREACHABLE)
     assert not pytorch_index_unreachable(UNREACHABLE.replace("download.pytorch.org", "mirror.example"))

@@ -175,7 +175,7 @@ def test_hub_id_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     make_model(repository / "snapshots" / "old")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    assert "gptqmodel" in infer([ModelSpec("m", model="org/name")]).packages
+    assert "gptqmodel>=5" in infer([ModelSpec("m", model="org/name")]).packages
 
 
 def test_hub_id_not_in_the_cache_is_a_guess_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ class Requests(BaseHTTPRequestHandler):
     def load_adapter(self, body: dict[str, Any]) -> None:
         self.server.adapter_loads += 1
         time.sleep(0.05)
-        if body["adapter"].endswith("bad"):
+        if (body["adapter"] or body["chat_template"]).endswith("bad"):
             self.answer(400, {"error": {"message": "it does not fit", "code": "adapter_mismatch", "hint": "Train."}})
             return
         self.server.adapters.append(body["name"])

@@ -20,7 +20,13 @@ PROTOCOL = Path(bainmarie_protocol.__file__).parents[1]
 SOURCES = [str(PROTOCOL.parents[1] / "worker" / "src"), str(PROTOCOL)]
 
 
-def model(name: str = "m", adapter: str | None = None, keep_alive: float | None = None, **options: Any) -> ModelSpec:
+def model(
+    name: str = "m",
+    adapter: str | None = None,
+    keep_alive: float | None = None,
+    chat_template: str | None = None,
+    **options: Any,
+) -> ModelSpec:
     """A catalog entry whose worker is `a_worker.py` with these options."""
     return ModelSpec(
         name=name,
@@ -28,6 +34,7 @@ def model(name: str = "m", adapter: str | None = None, keep_alive: float | None 
         model="/nowhere",
         adapter=adapter,
         keep_alive=keep_alive,
+        chat_template=chat_template,
         options=tuple(sorted(options.items())),
     )
 

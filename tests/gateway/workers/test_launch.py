@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from dataclasses import replace
@@ -14,9 +15,10 @@ import psutil
 import pytest
 import uvloop
 
+from bainmarie.errors import ConfigurationError
 from bainmarie.workers import launch
 from bainmarie.workers.launch import LaunchSpec, LocalLauncher, LocalWorker, tail
-from bainmarie.workers.sockets import socket_path
+from bainmarie.workers.sockets import socket_path, tidy
 from bainmarie_protocol import Event, Exited, Listening, Ready, Spawned
 
 
@@ -86,10 +88,13 @@ async def test_the_socket_is_removed_at_the_end_and_a_stale_one_at_the_start(lau
     worker = await LocalLauncher().start(spec)
     await until(worker, Ready)
     assert path.is_socket()
+    busy = path.with_suffix(".busy")
+    busy.touch()
     worker_pid = psutil.Process(worker.pid).children()[0].pid
     os.kill(worker_pid, signal.SIGKILL)
     assert await until(worker, Exited) == [Exited(signal=signal.SIGKILL)]
     assert not path.exists()
+    assert not busy.exists(), "whose lock tells that it computes"
     await worker.ended
 
 
@@ -138,11 +143,26 @@ def test_socket_paths_are_short_and_private(tmp_path: Path) -> None:
     assert len(os.fsencode(path)) <= 100
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert socket_path(far, "key") == str(path)
+    path.touch()
+    tidy(far / "run")
+    assert path.exists(), "somebody may have it open"
+    path.unlink()
+    path.with_suffix(".busy").touch()
     path.parent.chmod(0o755)
-    other = Path(socket_path(far, "key"))
-    assert other.parent != path.parent
-    for folder in (path.parent, other.parent):
-        folder.rmdir()
+    with pytest.raises(ConfigurationError, match=re.escape(str(path.parent))) as refused:
+        socket_path(far, "key")
+    assert "BAIN_HOME" in refused.value.hint
+    tidy(far / "run")
+    assert not path.parent.exists()
+    tidy(far / "run")
+
+
+def test_the_sockets_lie_in_one_place_whatever_tmpdir_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = tmp_path / ("x" * 100)
+    path = socket_path(far, "key")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert socket_path(far, "key") == path
+    tidy(far / "run")
 
 
 @pytest.mark.parametrize("command", ["stop 0.1", ""])

@@ -356,6 +356,17 @@ async def test_an_adapter_that_does_not_fit_fails_alone(kitchen: Any, model: Any
         assert (await lease.client.json("GET", "/info"))["adapter_loads"] == 2
 
 
+async def test_a_broken_chat_template_fails_its_own_name_alone(kitchen: Any, model: Any) -> None:
+    k = await kitchen(model("m"), model("t", chat_template="/bad"), model("u", chat_template="/good"))
+    assert await k.chat("m", n=1) == {"n": 1}
+    with pytest.raises(LoadFailed, match="it does not fit"):
+        await k.chat("t")
+    assert await k.chat("u", n=2) == {"n": 2}
+    states = {s.id: (s.state, s.last_error and s.last_error.code) for s in k.supervisor.status()}
+    assert states == {"m": ("ready", None), "t": ("failed", "adapter_mismatch"), "u": ("ready", None)}
+    assert k.states("m") == WAY
+
+
 async def test_unload_of_an_adapter_leaves_a_base_that_is_used(kitchen: Any, model: Any) -> None:
     k = await kitchen(model("m"), model("a", adapter="/a"))
     await k.chat("m")

@@ -82,6 +82,9 @@ def build_parts(
         supervisor.reload(new.catalog())
         runs_.change(tool_settings(new))
 
+    def refuse(reason: str) -> None:
+        catalog.not_taken_up = reason
+
     return Parts(
         settings=settings,
         home=home,
@@ -90,7 +93,7 @@ def build_parts(
         supervisor=supervisor,
         runs=runs_,
         events=events,
-        reload=Reload(settings, apply, events),
+        reload=Reload(settings, apply, refuse, events),
         closing=closing or asyncio.Event(),
         stop=stop,
         adopt=lambda: supervisor.adopt(records, fresh),

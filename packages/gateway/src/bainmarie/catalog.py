@@ -76,6 +76,8 @@ class Catalog:
 
     models: Mapping[str, ModelSpec]
     environments: Mapping[str, EnvironmentSpec] = field(default_factory=dict)
+    not_taken_up: str = ""
+    """Why the configuration as it is now in its file does not hold: a model that is missed may stand there."""
 
     def __iter__(self) -> Iterator[ModelSpec]:
         return iter(self.models.values())
@@ -89,7 +91,7 @@ class Catalog:
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise NotFound(
             f"there is no model {name!r}",
-            hint=f"{hint}Known models: {', '.join(known) or 'none'}.",
+            hint=f"{hint}Known models: {', '.join(known) or 'none'}.{self._late()}",
             code="model_not_found",
             param="model",
         )
@@ -97,6 +99,10 @@ class Catalog:
     def become(self, other: Catalog) -> None:
         """From now on it is as `other`: the configuration was read anew."""
         self.models, self.environments = other.models, other.environments
+        self.not_taken_up = ""
+
+    def _late(self) -> str:
+        return f" The latest edit was not taken up: {self.not_taken_up}" if self.not_taken_up else ""
 
     def weights_elsewhere(self, spec: ModelSpec) -> tuple[ModelSpec, ...]:
         """The models of other workers that map the same files of weights as the worker of `spec`."""

@@ -27,7 +27,7 @@ from pathlib import Path
 import uvicorn
 
 from bainmarie.api.parts import GatewayInfo
-from bainmarie.app import build_app, build_parts
+from bainmarie.app import RECORDS, build_app, build_parts
 from bainmarie.arena import share_one_arena
 from bainmarie.errors import BainError, GatewayUnreachable
 from bainmarie.forward import Forward
@@ -37,6 +37,7 @@ from bainmarie.listening import bind, reachable
 from bainmarie.seat import Seat
 from bainmarie.server import DRAIN_SECONDS, Server
 from bainmarie.settings import Settings
+from bainmarie.workers.sockets import socket_path, tidy
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def serve(
     _log_to_stderr()
     share_one_arena()
     home.mkdir(parents=True, exist_ok=True)
+    socket_path(home, "gateway")  # where its folder cannot be used, nobody shall wait for the first request to hear so
     with _place(settings, home, replaces) as place:
         info = GatewayInfo(address=reachable(place.listener), home=str(home))
         serving = _Serving(_with(settings, {"host": place.host}), home, place, info, ready)
@@ -96,6 +98,7 @@ class _Serving:
     ) -> None:
         self._place = place
         self._info = info
+        self._home = home
         self._ready = ready
         self._file = home / "gateway.json"
         self._tasks = set[asyncio.Task[None]]()
@@ -130,6 +133,8 @@ class _Serving:
             finally:
                 if not self.server.replaced:
                     self._file.unlink(missing_ok=True)
+                    for folder in (self._home / "run", self._home / RECORDS):
+                        tidy(folder)
         replaced = self.server.replaced
         _log.info("another gateway has taken over; the last request has ended" if replaced else "gateway stopped")
         return replaced

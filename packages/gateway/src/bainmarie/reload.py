@@ -39,11 +39,19 @@ class Configuration:
 
 
 class Reload:
-    """The configuration of one gateway. `apply` gets each new one, once it is known to be right."""
+    """The configuration of one gateway. `apply` gets each new one, once it is known to be right, `refuse` why one is
+    not."""
 
-    def __init__(self, settings: Settings, apply: Callable[[Settings], None], events: EventBus) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        apply: Callable[[Settings], None],
+        refuse: Callable[[str], None],
+        events: EventBus,
+    ) -> None:
         self._first = settings
         self._apply = apply
+        self._refuse = refuse
         self._events = events
         self._seen = _look(settings.file)
         self.state = Configuration(str(settings.file or ""), _now())
@@ -69,6 +77,7 @@ class Reload:
             self._apply(settings)
         except ConfigurationError as error:
             self.state = Configuration(self.state.file, self.state.read_at, error.message, self.state.needs_restart)
+            self._refuse(error.message)
             _log.error("the configuration is not taken over, nothing has changed: %s", error.message)
         else:
             late = tuple(s for s in _FIXED if getattr(settings, s) != getattr(self._first, s))

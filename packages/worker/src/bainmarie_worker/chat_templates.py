@@ -12,25 +12,31 @@ from bainmarie_worker.errors import LoadError
 _FILE = "chat_template.jinja"
 
 
-def check_templates(models: tuple[ServedModel, ...]) -> None:
-    """LoadError where the configuration names a template's file that cannot be read. No template is parsed."""
-    for model in models:
-        configured(model)
-
-
 def configured(model: ServedModel) -> str | None:
     """The template that the configuration gives this name; LoadError `model_incomplete` if its file cannot be read."""
     text = model.chat_template
-    if text is None or "{%" in text or "{{" in text or "\n" in text:
+    if text is None or _is_text(text):
         return text
     try:
         return _read(text)
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise LoadError(
             "model_incomplete",
-            f"the chat template of {model.name!r} cannot be read: {error}",
+            f"the chat template of {model.name!r} cannot be read: {text}: {reason}",
             "`chat_template:` is a template's text, or the path of a file that holds it.",
         ) from error
+
+
+def broken(model: ServedModel, error: BaseException) -> LoadError:
+    """What a mistake in the syntax of the template that the configuration gives this name means."""
+    text = model.chat_template or ""
+    where = "its text" if _is_text(text) else text
+    return LoadError(
+        "model_incomplete",
+        f"the chat template of {model.name!r} is broken: {where}, line {getattr(error, 'lineno', 0)}: {error}",
+        "Correct the template that `chat_template:` gives, or take it out to use the model's own.",
+    )
 
 
 def of_directory(directory: str) -> str | None:
@@ -54,6 +60,11 @@ def chosen(template: Any) -> str:
     if isinstance(template, dict):
         template = template.get("tool_use") or template.get("default")
     return template or ""
+
+
+def _is_text(given: str) -> bool:
+    """Whether it is the template itself, and no path."""
+    return "{%" in given or "{{" in given or "\n" in given
 
 
 def _read(path: str) -> str:

@@ -8,11 +8,11 @@ device_unavailable, quantization, out_of_memory, load_failed.
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bainmarie_protocol import Progress, WorkerConfig
-from bainmarie_worker import chat_templates, devices, files, hub, quantization
+from bainmarie_worker import chat_templates, devices, files, hub, quantization, rotary
 from bainmarie_worker.consent import check_architecture, same_consent_for_parts
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.errors import LoadError
@@ -67,6 +67,8 @@ class _Source:
     """Directory of config.json: the same, or the base's."""
     settings: dict[str, Any]
     """config.json."""
+    translated: bool = False
+    """`settings` are not the file's, but what they mean to this release of transformers."""
 
 
 def load(config: WorkerConfig, report: Report) -> Loaded:
@@ -75,7 +77,6 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     What the files can tell is judged first, before seconds go into imports.
     """
     source = _find(config, report)
-    chat_templates.check_templates(config.models)
     report(Progress("imports", detail="torch, transformers"))
     torch = need("torch")
     transformers = need("transformers")
@@ -83,6 +84,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
     devices.set_threads(torch)
     report(Progress("config"))
     check_architecture(config, source.settings, transformers)
+    source = _for_this_release(config, source, transformers)
     device = devices.device_for(torch, config.device)
     plan = quantization.plan(config, source.settings, device)
     place = with_tokenizer(_tokenizer_places(source), config.trust_remote_code)
@@ -126,7 +128,7 @@ def load(config: WorkerConfig, report: Report) -> Loaded:
             "parameters": model.num_parameters(),
             "architecture": type(model).__name__,
             "path": source.weights,
-            "limits": library_limits(),
+            "limits": library_limits() + [rotary.remark(transformers.__version__)] * source.translated,
         },
     )
 
@@ -137,6 +139,16 @@ def _find(config: WorkerConfig, report: Report) -> _Source:
     described = files.config_directory(weights, base)
     paths = files.weight_files(weights, config.allow_pickle)
     return _Source(weights, paths, described, files.model_config(described))
+
+
+def _for_this_release(config: WorkerConfig, source: _Source, transformers: Any) -> _Source:
+    from transformers import modeling_rope_utils
+
+    own_code = config.trust_remote_code and source.settings.get("auto_map")
+    if own_code or hasattr(modeling_rope_utils, "RotaryEmbeddingConfigMixin"):
+        return source
+    read = rotary.for_earlier(source.settings, transformers.CONFIG_MAPPING, transformers.__version__)
+    return source if read is None else replace(source, settings=read, translated=True)
 
 
 def _tokenizer_places(source: _Source) -> list[str]:
@@ -156,18 +168,22 @@ def _template(source: _Source, tokenizer: Any) -> str | None:
 
 def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quantization.Plan, report: Report) -> Any:
     import torch
-    from transformers import AutoConfig, PreTrainedModel
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
     trust = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
     options = {**devices.dtype_option(torch, config.dtype), **devices.placement(config, device, plan.placed)}
     if plan.options is not None:
         options["quantization_config"] = plan.options
+    if source.translated:
+        options["config"] = CONFIG_MAPPING[source.settings["model_type"]].from_dict(source.settings)
     if source.described != source.weights:
-        options["config"] = AutoConfig.from_pretrained(source.described, **trust)
+        options.setdefault("config", AutoConfig.from_pretrained(source.described, **trust))
         options["generation_config"] = generation_config(options["config"], source.weights, source.described)
     if plan.regroup:
         options.setdefault("config", AutoConfig.from_pretrained(source.described, **trust))
         options["config"].quantization_config["dequantize"] = True
+    if plan.options is None and not source.settings.get("quantization_config"):
+        options["ignore_mismatched_sizes"] = True  # they are refused below, by their names
     pickled = source.paths[0].endswith(".bin")
     with weights_progress(source.paths, report), same_consent_for_parts(config.trust_remote_code, source.described):
         model, outcome = auto_class(source.settings).from_pretrained(
@@ -183,6 +199,16 @@ def _load_weights(config: WorkerConfig, source: _Source, device: Any, plan: quan
 
 
 def _check_complete(model: Any, outcome: dict[str, Any], source: _Source) -> None:
+    others = sorted(outcome.get("mismatched_keys") or (), key=lambda entry: entry[0])
+    if others:
+        name, there, wanted = others[0]
+        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+        raise LoadError(
+            "model_incomplete",
+            f"{source.weights} has weights of other sizes than its config.json says: {name} is {list(there)} and "
+            f"should be {list(wanted)}{more}",
+            "config.json belongs to another model, or the weights do: copy both from the same place.",
+        )
     missing = sorted(outcome["missing_keys"])
     if missing:
         raise LoadError(

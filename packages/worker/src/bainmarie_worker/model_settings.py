@@ -11,16 +11,26 @@ from bainmarie_worker.errors import LoadError
 
 _LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 """Names under which architectures keep the longest sequence they know."""
+_STRETCHING = ("yarn", "linear", "llama3", "longrope", "dynamic")
+"""Kinds of rotary positions with which a `factor` makes the known length longer."""
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def auto_class(settings: dict[str, Any]) -> Any:
     """transformers' class that makes the model of a config.json: a causal language model; where its type has none, one
-    that also reads images, whose text part is used."""
+    that also reads images, whose text part is used. LoadError `architecture_unknown` for encoder-decoder models."""
     import transformers
     from transformers.models.auto import modeling_auto
 
     kind = settings.get("model_type")
+    one_part = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not settings.get("is_encoder_decoder")
+    if kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and not one_part:
+        raise LoadError(
+            "architecture_unknown",
+            f"model_type {kind!r} is an encoder-decoder model; such models are not served",
+            "Use a model that continues a text by itself (a causal language model), or a server for it with "
+            "`engine: command`.",
+        )
     seeing = getattr(modeling_auto, "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", {})
     if kind in seeing and kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not settings.get("auto_map"):
         return transformers.AutoModelForImageTextToText
@@ -30,14 +40,36 @@ def auto_class(settings: dict[str, Any]) -> Any:
 def context_of(config: WorkerConfig, settings: Any) -> int | None:
     """The longest sequence: the configuration's, else the model's. LoadError if the wish is more than the model has."""
     text = settings.get_text_config() if hasattr(settings, "get_text_config") else settings
-    own = next((int(value) for name in _LIMITS if (value := getattr(text, name, None))), None)
-    if config.context is not None and own is not None and config.context > own:
+    named = next((int(value) for name in _LIMITS if (value := getattr(text, name, None))), None)
+    if named is None:
+        return config.context
+    own, most = _scaled(text, named)
+    if config.context is not None and config.context > most:
         raise LoadError(
             "load_failed",
-            f"context {config.context} is more than the {own} tokens that {config.model} knows",
-            f"Set `context` to {own} or less.",
+            f"context {config.context} is more than the {most} tokens that {config.model} knows",
+            f"Set `context` to {most} or less.",
         )
     return config.context or own
+
+
+def _scaled(settings: Any, named: int) -> tuple[int, int]:
+    """What the model takes by itself and at most, where its configuration names so many tokens and scales positions.
+
+    The named length is the scaled one in some checkpoints and the one before in others (Qwen: 40960, scaled by 4 from
+    32768 to 131072). Where the one before is told, the longer of both counts. Where it is not, yarn counts from the
+    named one, as transformers does; with linear and dynamic the named one stays unless the user wishes more.
+    """
+    rope = getattr(settings, "rope_parameters", None) or getattr(settings, "rope_scaling", None)
+    rope = rope if isinstance(rope, dict) else {}
+    kind, factor = rope.get("rope_type") or rope.get("type"), rope.get("factor")
+    if kind not in _STRETCHING or not isinstance(factor, (int, float)):
+        return named, named
+    original = rope.get("original_max_position_embeddings")
+    if original or kind == "yarn":
+        own = max(named, int((original or named) * factor))
+        return own, own
+    return named, max(named, int(named * factor)) if kind in ("linear", "dynamic") else named
 
 
 def sampling_of(generation: Any) -> dict[str, Any]:

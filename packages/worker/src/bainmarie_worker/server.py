@@ -14,6 +14,7 @@ from bainmarie_protocol import ServedModel, paths
 from bainmarie_worker import answer_format
 from bainmarie_worker.answers import Asked, answer
 from bainmarie_worker.chat import chat_prompt, completion_prompt, forget_adapter, tokenizer_of
+from bainmarie_worker.chat_templates import configured
 from bainmarie_worker.disconnect import endpoint
 from bainmarie_worker.engine.engine import Engine, Tokenizer
 from bainmarie_worker.errors import LoadError, RequestError
@@ -75,11 +76,13 @@ class _Server:
     async def load(self, request: Request) -> Response:
         model = _served_model(request.state.body)
         adapter = model.adapter
-        if adapter is not None:
-            try:
+        try:
+            configured(model)
+            if adapter is not None:
                 await self._engine.call(lambda runner, report: runner.load_adapter(adapter, report))
-            except LoadError as error:
-                raise error.as_request_error() from error
+        except LoadError as error:
+            raise error.as_request_error() from error
+        tokenizer_of(self._engine.runner, model)
         self._served.add(model)
         return JSONResponse({"name": model.name, "loaded": True})
 

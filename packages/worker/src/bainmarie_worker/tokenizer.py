@@ -49,7 +49,7 @@ class TransformersTokenizer:
     def of(self, served: ServedModel) -> TransformersTokenizer:
         """The tokenizer that this model name speaks: with its adapter's files, with its own chat template.
 
-        RequestError 503 where a template's file cannot be read.
+        RequestError 503 where the configured template cannot be read or parsed; it is read anew the next time.
         """
         key = (served.adapter, served.chat_template)
         if key == (None, None):
@@ -143,6 +143,15 @@ class TransformersTokenizer:
             return Spelling(text, text.encode())
         return Spelling("bytes:" + "".join(f"\\x{byte:02x}" for byte in raw), raw)
 
+    def _check_syntax(self, served: ServedModel) -> None:
+        """LoadError where the configured template is none, by the parser that will read it."""
+        try:
+            self.render([{"role": "user", "content": "Hello"}], None)
+        except RequestError as refused:  # whatever else the template says of this conversation
+            error = refused.__cause__
+            if error is not None and type(error).__name__ == "TemplateSyntaxError":
+                raise chat_templates.broken(served, error) from error
+
     def _variant(self, served: ServedModel) -> TransformersTokenizer:
         tokenizer, template = self._tokenizer, chat_templates.configured(served)
         if served.adapter is not None:
@@ -150,7 +159,10 @@ class TransformersTokenizer:
             if self._differs(served.adapter):
                 tokenizer = load_tokenizer(served.adapter, self._trust)
                 template = template or self.template or None
-        return TransformersTokenizer(tokenizer, template)
+        variant = TransformersTokenizer(tokenizer, template)
+        if served.chat_template is not None:
+            variant._check_syntax(served)
+        return variant
 
     def _differs(self, adapter: str) -> bool:
         """Whether the adapter brings a tokenizer of its own and not a copy of its base's."""

@@ -8,15 +8,17 @@ from typing import Any
 
 from bainmarie_worker.errors import LoadError
 
-_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-"""One of these, or one that ends like `_ENDINGS`, is in every directory that has a tokenizer."""
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""One of these, or one that ends like `_ENDINGS`, is in every directory whose tokenizer has a vocabulary."""
+_OF_5 = "TokenizersBackend"
+"""What transformers 5 calls the class that reads tokenizer.json alone; PreTrainedTokenizerFast before."""
 _ENDINGS = (".tiktoken", ".bpe.model", "tekken.json")
 
 
 def has_tokenizer(directory: str) -> bool:
     """Whether the directory brings a tokenizer of its own; a mere tokenizer_config.json is none."""
     names = set(os.listdir(directory))
-    return bool(names & (set(_FILES) - {"tokenizer_config.json"})) or any(n.endswith(_ENDINGS) for n in names)
+    return bool(names & set(_FILES)) or any(n.endswith(_ENDINGS) for n in names)
 
 
 def load_tokenizer(directory: str, trust_remote_code: bool) -> Any:
@@ -30,21 +32,22 @@ def with_tokenizer(directories: list[str], trust_remote_code: bool) -> str:
     LoadError `model_incomplete` where none has one.
     """
     for directory in directories:
-        if has_tokenizer(directory) or (trust_remote_code and directory == directories[-1]):
+        if has_tokenizer(directory) or _needs_no_files(directory):
             return directory
+    if trust_remote_code:
+        return directories[-1]
     raise LoadError(
         "model_incomplete",
-        f"{' and '.join(directories)} have no tokenizer: none of {', '.join(_FILES)} is there",
+        f"{' and '.join(directories)} {'have' if len(directories) > 1 else 'has'} no tokenizer: none of "
+        f"{', '.join(_FILES)} is there",
         "Copy the tokenizer's files from the model that it was trained from, or name that model with `base:`.",
     )
 
 
 def special_tokens(directory: str) -> dict[str, Any]:
     """What the directory's tokenizer_config.json says of begin and end, beside the tokens that tokenizer.json has."""
-    try:
-        with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as file:
-            settings = json.load(file)
-    except (OSError, ValueError):
+    settings = _settings(directory)
+    if not settings:
         return {}
     values = {name: settings.get(name) for name in ("bos_token", "eos_token", "add_bos_token", "add_eos_token")}
     return {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
@@ -52,8 +55,14 @@ def special_tokens(directory: str) -> dict[str, Any]:
 
 def _load(directory: str, trust_remote_code: bool) -> Any:
     """The fast tokenizer; the slow one where no fast one can be made of the files."""
+    import transformers
     from transformers import AutoTokenizer
 
+    settings = _settings(directory)
+    if settings.get("tokenizer_class") == _OF_5 and not hasattr(transformers, _OF_5):
+        return transformers.PreTrainedTokenizerFast.from_pretrained(
+            directory, local_files_only=True, **_as_earlier(settings)
+        )
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         return AutoTokenizer.from_pretrained(directory, **options)
@@ -62,6 +71,30 @@ def _load(directory: str, trust_remote_code: bool) -> Any:
             return AutoTokenizer.from_pretrained(directory, use_fast=False, **options)
         except Exception:  # noqa: BLE001 - the fast tokenizer's error is the one that explains
             raise fast from None
+
+
+def _needs_no_files(directory: str) -> bool:
+    """Whether tokenizer_config.json names a class that knows its vocabulary by itself, such as that of bytes."""
+    import transformers
+
+    kind = getattr(transformers, str(_settings(directory).get("tokenizer_class")), None)
+    return kind is not None and getattr(kind, "vocab_files_names", None) == {}
+
+
+def _as_earlier(settings: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 writes under a name that means something else before it."""
+    extra = settings.get("extra_special_tokens")
+    return {"extra_special_tokens": {}, "additional_special_tokens": extra} if isinstance(extra, list) else {}
+
+
+def _settings(directory: str) -> dict[str, Any]:
+    """tokenizer_config.json; empty where none can be read."""
+    try:
+        with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as file:
+            settings = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _padded(tokenizer: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from bainmarie.catalog import ModelSpec
 from bainmarie.environments.checkpoint import is_training_checkpoint
 from bainmarie.environments.families import first_release
 from bainmarie.environments.model_files import is_hub_id, read_json
-from bainmarie.environments.training_folders import lacks_config, resolved
+from bainmarie.environments.training_folders import lacks_config, named_bases, resolved
 from bainmarie.errors import BadRequest
 
 _MERGED = ("mergekit_config.yml", "merge_config.yaml", "merged_from.json")
@@ -112,19 +113,19 @@ def _of_training(path: Path) -> Path | None:
 
 
 def _adapter(path: Path, base: str | None, how: str) -> Detected:
-    settings = read_json(path / "adapter_config.json")
-    trained_on = str(settings.get("base_model_name_or_path") or "")
-    if base is None and not trained_on:
+    settings = _settings(path / "adapter_config.json")
+    names = [base] if base else list(named_bases(path))
+    if not names:
         raise BadRequest(f"the adapter {path} does not name its base", hint="Say it: --base PATH|ID", code="no_base")
-    model = base or trained_on
-    there = Path(model).expanduser()
-    for folder in (Path.cwd(), path, path.parent):
-        if (folder / there).is_dir():
-            return _adapter_on(path, str((folder / there).absolute()), settings, how)
-    if not is_hub_id(model):
-        text = f"the adapter {path} was trained on {model}, which is not on this machine"
-        raise BadRequest(text, hint="Say where its base is: --base PATH|ID", code="no_base")
-    return _adapter_on(path, model, settings, how)
+    for name in names:
+        there = Path(name).expanduser()
+        for folder in (Path.cwd(), path, *list(path.parents)[:3]):
+            if (folder / there).is_dir():
+                return _adapter_on(path, os.path.normpath(folder / there), settings, how)
+        if is_hub_id(name):
+            return _adapter_on(path, name, settings, how)
+    text = f"the adapter {path} was trained on {names[0]}, which is not on this machine"
+    raise BadRequest(text, hint="Say where its base is: --base PATH|ID", code="no_base")
 
 
 def _adapter_on(path: Path, base: str, settings: Mapping[str, object], how: str) -> Detected:
@@ -134,7 +135,13 @@ def _adapter_on(path: Path, base: str, settings: Mapping[str, object], how: str)
 
 
 def _model(path: Path, how: str = "") -> Detected:
-    config = read_json(path / "config.json")
+    config = _settings(path / "config.json")
+    if config.get("is_encoder_decoder"):
+        raise BadRequest(
+            f"{path} is an encoder-decoder model ({config.get('model_type')}); such models are not served",
+            hint="Use a model that continues a text by itself (a causal language model).",
+            code="not_a_model",
+        )
     family = str(config.get("model_type") or "unknown")
     entry: dict[str, object] = {"model": str(path)}
     remarks = []
@@ -154,6 +161,15 @@ def _model(path: Path, how: str = "") -> Detected:
     if "auto_map" in config and not first_release(family):
         remarks.append("Only its own Python code knows this family. If you trust that code: trust_remote_code: true")
     return Detected(kind, how + text, entry, tuple(remarks))
+
+
+def _settings(file: Path) -> Mapping[str, object]:
+    try:
+        return read_json(file)
+    except (OSError, ValueError) as error:
+        raise BadRequest(
+            f"{file} cannot be read: {error}", hint="Copy or download it again.", code="not_a_model"
+        ) from error
 
 
 def _has_chat_template(path: Path) -> bool:

@@ -25,6 +25,10 @@ _NO_VERSION = re.compile(
 _AGAIN = re.compile(r" for url \((https?://[^)\s]*)\)")
 _DISK_FULL = re.compile(r"No space left on device|os error 28\b|disk full|os error 112\b", re.IGNORECASE)
 _READ_ONLY = re.compile(r"Read-only file system|Permission denied|os error (?:13|30)\b", re.IGNORECASE)
+_OTHERS_THAN_AUTO = (
+    "`bain env explain` tells why each package is asked for. To choose others, name an environment under "
+    "`environments:` with its `packages:` and set it as the model's `environment:`."
+)
 _MOST_LINES = 12
 _MOST_CHARACTERS = 1600
 
@@ -69,9 +73,8 @@ def one_line(causes: str) -> str:
 
 def _classify(stderr: str, environment: str) -> tuple[str, str]:
     """The error's code, and the configuration line or command that mends it."""
-    place = (
-        "`environments:` in the configuration" if environment == "auto" else f"`environments: {environment}: packages:`"
-    )
+    auto = environment == "auto"
+    place = f"`environments: {environment}: packages:`"
     if _DISK_FULL.search(stderr):
         return "disk_full", "The disk is full. Free some space and ask again; nothing half-made is used."
     if _OFFLINE.search(stderr):
@@ -84,7 +87,8 @@ def _classify(stderr: str, environment: str) -> tuple[str, str]:
     if (missing := _NOT_FOUND.search(stderr)) and not _UNREACHABLE.search(stderr):
         return (
             "package_not_found",
-            f"There is no package {missing[1]!r} in the configured indexes. Check its name in {place}.",
+            f"There is no package {missing[1]!r} in the configured indexes. "
+            + (_OTHERS_THAN_AUTO if auto else f"Check its name in {place}."),
         )
     if _UNREACHABLE.search(stderr):
         return "no_network", (
@@ -97,9 +101,11 @@ def _classify(stderr: str, environment: str) -> tuple[str, str]:
             "A file is not the one that was locked. Delete the lock in $BAIN_HOME/environments/locks to lock again.",
         )
     if _NO_VERSION.search(stderr):
-        return "no_version_fits", f"No version fits. Loosen or correct the version in {place}, or its `python:`."
+        mend = _OTHERS_THAN_AUTO if auto else f"Loosen or correct the version in {place}, or its `python:`."
+        return "no_version_fits", f"No version fits. {mend}"
     if "No solution found" in stderr or "unsatisfiable" in stderr:
-        return "packages_conflict", f"The packages exclude one another. Change the versions in {place}."
+        mend = _OTHERS_THAN_AUTO if auto else f"Change the versions in {place}."
+        return "packages_conflict", f"The packages exclude one another. {mend}"
     if _READ_ONLY.search(stderr):
         return "home_not_writable", "The folder cannot be written. Set BAIN_HOME to a folder of your own."
     return "environment_failed", ""

@@ -17,13 +17,15 @@ OLDEST_TRANSFORMERS = "4.46"
 """The oldest minor release that works with that torch and that peft."""
 
 _ACCELERATE = f"accelerate=={ACCELERATE}"
+_GPTQMODEL = "gptqmodel>=5"
+"""Earlier ones ask torch, which is not there yet, how they are to be built; a resolver takes them if it may."""
 KERNELS = "kernels>=0.18.2,<0.19"
 """Compiled kernels from the hub, such as flash attention: nothing is built on this machine."""
 
 QUANTIZED: Mapping[str, tuple[str, ...]] = {
     "aqlm": ("aqlm[cpu,gpu]", _ACCELERATE),
     "auto-round": ("auto-round>=0.5", _ACCELERATE),
-    "awq": ("gptqmodel", _ACCELERATE),
+    "awq": (_GPTQMODEL, _ACCELERATE),
     "bitnet": (_ACCELERATE,),
     "bitsandbytes": (f"bitsandbytes=={BITSANDBYTES}", _ACCELERATE),
     "compressed-tensors": ("compressed-tensors>=0.15.0", _ACCELERATE),
@@ -31,7 +33,7 @@ QUANTIZED: Mapping[str, tuple[str, ...]] = {
     "fbgemm_fp8": ("fbgemm-gpu-genai", _ACCELERATE),
     "fp8": (KERNELS, _ACCELERATE),
     "fp_quant": ("fp_quant", _ACCELERATE),
-    "gptq": ("gptqmodel", "optimum", _ACCELERATE),
+    "gptq": (_GPTQMODEL, "optimum", _ACCELERATE),
     "higgs": ("flute-kernel>=0.3.0", "fast_hadamard_transform", _ACCELERATE),
     "hqq": ("hqq>=0.2.1", _ACCELERATE),
     "intel/auto-round": ("auto-round>=0.5", _ACCELERATE),

@@ -1,4 +1,5 @@
-"""The adapters on one worker: each is loaded once, when first asked for, and fails alone."""
+"""What names of one worker have of their own, adapters and chat templates: each is loaded once, when first asked for,
+and fails alone."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ class _Adapter:
 
 
 class Adapters:
-    """The adapters of one worker's models, over all its lives."""
+    """The adapters and configured chat templates of one worker's models, over all its lives."""
 
     def __init__(
         self,
@@ -46,7 +47,8 @@ class Adapters:
         limit: float,
         back_off: BackOff,
     ) -> None:
-        self._adapters = {model.name: _Adapter() for model in models if model.adapter}
+        self._adapters = {model.name: _Adapter() for model in models if has_own(model)}
+        self._templates = frozenset(model.name for model in models if has_own(model) and not model.adapter)
         self._foresee = foresee
         self._check = check
         self._on_change = on_change
@@ -115,7 +117,9 @@ class Adapters:
             self._adapters[name].state = State.READY
 
     def loaded(self) -> tuple[str, ...]:
-        return tuple(name for name, adapter in self._adapters.items() if adapter.state is State.READY)
+        """The models whose adapter is."""
+        ready = (name for name, adapter in self._adapters.items() if adapter.state is State.READY)
+        return tuple(name for name in ready if name not in self._templates)
 
     def forget(self) -> None:
         """As `reset`, and earlier failures count no more."""
@@ -141,7 +145,7 @@ class Adapters:
                 await asyncio.to_thread(self._check, model)
                 await client.json("POST", paths.LOAD, asdict(served(model)))
         except TimeoutError:
-            return LoadFailed(f"adapter {model.name!r} did not load within {self._limit:g} s", code="load_too_long")
+            return LoadFailed(f"{model.name!r} did not load within {self._limit:g} s", code="load_too_long")
         except WorkerDied as error:
             return error
         except BainError as error:
@@ -182,6 +186,11 @@ class Adapters:
         adapter.attempts.clear()
 
 
+def has_own(model: ModelSpec) -> bool:
+    """Whether the worker must load something for this name alone."""
+    return model.adapter is not None or (model.chat_template is not None and model.engine != "command")
+
+
 def _as_failed_load(error: BainError) -> LoadFailed:
-    """Of the adapter alone, whatever the reason."""
+    """Of this name alone, whatever the reason."""
     return LoadFailed(error.message, hint=error.hint, code=error.code, log_tail=error.log_tail)

@@ -9,14 +9,15 @@ from bainmarie.workers import oom
 from bainmarie.workers.states import State
 from bainmarie_protocol import Exited
 
-_KILL = 9
-"""SIGKILL, which not every system has by name."""
+_ABORT, _KILL = 6, 9
+"""SIGABRT and SIGKILL, which not every system has by name."""
 
 
 def death(event: Exited, name: str, state: State, log_tail: str, oom_kills: int | None) -> LoadFailed:
     """`oom_kills` is the kernel's count when the worker's process began."""
     doing = "it was ready" if state is State.READY else state.value
-    said = [line.strip() for line in log_tail.splitlines() if line.strip()][-1:]
+    by_itself = event.signal in (None, _ABORT)  # its last line tells why; a signal from outside comes amid any line
+    said = [line.strip() for line in log_tail.splitlines() if line.strip()][-1:] if by_itself else []
     message = f"the worker of {name!r} died while {doing} ({_how(event)})"
     code, hint = "worker_died", ""
     if event.signal == _KILL:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from bainmarie.catalog import ModelSpec
 from bainmarie.errors import OverCapacity
 from bainmarie.progress import Report
-from bainmarie.workers.adapters import Adapters
+from bainmarie.workers.adapters import Adapters, has_own
 from bainmarie.workers.admission import Admission
 from bainmarie.workers.announcer import Announcer
 from bainmarie.workers.client import WorkerClient
@@ -263,9 +263,13 @@ class Group:
         )
 
     def _state(self, model: ModelSpec) -> tuple[State, Failure | None]:
-        """An adapter that nobody asked for is not on its way, though its worker may be."""
+        """An adapter that nobody asked for is not on its way, though its worker may be. A name with a chat template of
+        its own is as its worker is, unless the template is broken."""
         worker = self.worker
         if model.adapter is None:
+            failure = self.adapters.failure(model.name) if has_own(model) else None
+            if failure is not None and worker.state in (State.READY, State.UNLOADED):
+                return State.FAILED, failure
             return worker.state, worker.failure
         if worker.state is State.READY:
             return self.adapters.state(model.name), self.adapters.failure(model.name)
@@ -292,7 +296,7 @@ class Group:
         if model.adapter is not None and self.worker.state is not State.READY:
             await self.adapters.foresee(model, report, manual=manual)
         client = await self.worker.ready(report, manual=manual)
-        if model.adapter is not None:
+        if has_own(model):
             await self.adapters.ready(model, client, manual=manual)
         return client
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from bainmarie.workers.process_group import Guard
     from bainmarie.workers.shim import Log, Settings, Start
 
+_NO_PROGRAM = "Install it, or correct the model's `command:`; a bare name is looked for on the PATH of the gateway."
+_BUSY = ".busy"
+"""Of the file beside its socket by whose lock a worker tells others that it computes; they look at all there are."""
 _GREETING = 1.0
 """For the first line of a gateway that connects; it is sent with the connection."""
 
@@ -94,9 +97,10 @@ class PosixShim:
         self._copy_log(limit=64)
         if self._guard is not None:
             self._guard.dismiss()
-        with contextlib.suppress(FileNotFoundError):
-            if self._settings.socket:
-                os.unlink(self._settings.socket)
+        if self._settings.socket:
+            for left in (self._settings.socket, os.path.splitext(self._settings.socket)[0] + _BUSY):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(left)
         worker.returncode = self._status  # reaped here; Popen must not look for it again
         code = os.waitstatus_to_exitcode(self._status or 0)
         self._emit("exited", code=None if code < 0 else code, signal=-code if code < 0 else None)
@@ -122,7 +126,10 @@ class PosixShim:
         try:
             worker = self._start(self._settings, bind_to_shim)
         except (OSError, subprocess.SubprocessError) as error:
-            self._emit("failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}")
+            hint = _NO_PROGRAM if self._settings.foreign else ""
+            self._emit(
+                "failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}", hint=hint
+            )
             self._leave_namespace()
             self._emit("exited", code=127)
             return None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bainmarie.workers.shim import Log, Settings
 
 _CHUNK = 1 << 16
+_NO_PROGRAM = "Install it, or correct the model's `command:`; a bare name is looked for on the PATH of the gateway."
 _PAUSE = 0.05
 """Seconds between two looks whether something of the tree is left."""
 
@@ -52,7 +53,10 @@ class WindowsShim:
             self._job = self._make_job()
             self._worker = self._start()
         except OSError as error:
-            self._emit("failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}")
+            hint = _NO_PROGRAM if self._settings.foreign else ""
+            self._emit(
+                "failed", code="spawn_failed", message=f"the worker's program cannot be started: {error}", hint=hint
+            )
             self._emit("exited", code=127)
             return
         self._emit("spawned", pid=self._worker.pid)

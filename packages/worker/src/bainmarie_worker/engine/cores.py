@@ -3,7 +3,8 @@
 With as many threads as cores, the threads of a worker that computes alone wait for each other by spinning for a moment,
 which is faster by a quarter than sleeping; two workers that do so at once are each half as fast as one thread would be.
 So each holds a lock on a file beside its socket while it computes, and looks now and then who else does. The kernel
-takes the lock back from a dead worker. Nobody ever waits for such a lock: another worker that looks holds it too.
+takes the lock back from a dead worker, and its shim takes the file away. Nobody ever waits for such a lock: another
+worker that looks holds it too.
 """
 
 from __future__ import annotations
