@@ -12,6 +12,7 @@ import torch
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.captured.forward import Captured
 from bainmarie_worker.engine.fused.forward import Fused
+from bainmarie_worker.engine.growth import growth
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part, independent
 from bainmarie_worker.engine.sequence import Adapter
 
@@ -24,6 +25,7 @@ class Adapted:
         self.packs = forward.packs
         self.crops = forward.crops
         self.why = forward.why
+        self.growth = growth(forward)
         self._forward = forward
         self._adapters = adapters
         if isinstance(forward, Fused):

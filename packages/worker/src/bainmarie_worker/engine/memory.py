@@ -46,6 +46,8 @@ class Part:
     wanted: int
     """Logits are wanted after so many of the last tokens; 0 for none."""
     adapter: Adapter = None
+    reach: int = 0
+    """Where rotary positions depend on how long a sequence is: its tokens are those of at least so long a one."""
 
 
 Logits = Any
