@@ -47,15 +47,10 @@ class Adapters:
         self.mixed = mix
         """Whether sequences with different adapters may share a pass: see `assign`, else `use`."""
 
-    def assign(self, groups: list[tuple[Adapter, int]]) -> None:
-        """Where `mixed`: so many rows of the next pass belong to this adapter, in this order."""
-        self._routing.spans.clear()
-        row = 0
-        for path, rows in groups:
-            if path is not None:
-                self._routing.spans.append((self._names[path], row, row + rows))
-            row += rows
-        self._routing.rows = row
+    def assign(self, groups: list[tuple[Adapter, int, int]]) -> None:
+        """Where `mixed`: so many rows of the next pass belong to this adapter, and of so many logits are wanted, in
+        this order."""
+        self._routing.assign([(path and self._names[path], rows, wanted) for path, rows, wanted in groups])
 
     def use(self, path: Adapter) -> None:
         """From now on the model computes with this adapter alone, or with none. Loads it if need be."""

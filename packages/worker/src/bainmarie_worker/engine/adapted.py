@@ -55,7 +55,12 @@ class Adapted:
 
     def _mixed(self, groups: list[tuple[Adapter, list[Part]]]) -> list[Computed]:
         """One pass."""
-        self._adapters.assign([(adapter, sum(len(part.tokens) for part in group)) for adapter, group in groups])
+        self._adapters.assign(
+            [
+                (adapter, sum(len(part.tokens) for part in group), sum(part.wanted for part in group))
+                for adapter, group in groups
+            ]
+        )
         return self._forward.run([part for _, group in groups for part in group])
 
     def _with(self, adapter: Adapter, parts: list[Part]) -> list[Computed]:
