@@ -269,3 +269,63 @@ def test_an_adapter_that_repeats_layers_is_refused(family, tmp_path, logits):
     with pytest.raises(LoadError, match="layer_replication") as raised:
         check(changed_settings(family, tmp_path / "a", layer_replication=[[0, 1], [0, 2]]), model)
     assert raised.value.code == "adapter_unsupported"
+
+
+@pytest.fixture(scope="module")
+def other_kind(make_llama, tmp_path_factory):
+    from peft import IA3Config, get_peft_model
+
+    settings = IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
+    path = tmp_path_factory.mktemp("ia3")
+    get_peft_model(make_llama(), settings).save_pretrained(path)
+    return str(path)
+
+
+def load(adapters, path):
+    adapters.load(str(path), lambda step: None)
+
+
+@pytest.mark.parametrize("lora_first", [False, True])
+def test_one_kind_shares_a_base_and_lora_comes_before_others(family, other_kind, logits, lora_first):
+    """Whatever is asked for first."""
+    adapters = Adapters(logits(family.base)[0], configured=["/gone", other_kind, str(family.adapter)])
+    if lora_first:
+        load(adapters, family.adapter)
+    with pytest.raises(LoadError, match=r"of the kind IA3.* adapters of the kind LORA") as raised:
+        load(adapters, other_kind)
+    assert raised.value.code == "adapter_unsupported"
+    assert "options: {path: auto}" in raised.value.hint
+    load(adapters, family.adapter)
+
+
+def test_another_kind_has_a_base_of_its_own(family, other_kind, logits):
+    model, compute = logits(family.base)
+    base = compute()
+    adapters = Adapters(model, configured=[other_kind])
+    with pytest.raises(LoadError, match=r"of the kind LORA.* adapters of the kind IA3"):
+        load(adapters, family.adapter)
+    adapters.use(other_kind)
+    assert (compute() - base).abs().max() == 0, "it multiplies by one"
+    adapters.use(None)
+    adapters.unload(other_kind)
+    assert compute().equal(base)
+
+
+def test_where_none_is_configured_the_first_one_decides_until_it_is_gone(family, other_kind, logits):
+    adapters = Adapters(logits(family.base)[0])
+    load(adapters, other_kind)
+    with pytest.raises(LoadError, match=r"of the kind LORA"):
+        load(adapters, family.adapter)
+    adapters.unload(other_kind)
+    load(adapters, family.adapter)
+    with pytest.raises(LoadError, match=r"of the kind IA3"):
+        load(adapters, other_kind)
+
+
+def test_a_worker_serves_the_kind_that_comes_before_others(start_worker, family, other_kind):
+    names = ServedModel("m"), ServedModel("ia3", adapter=other_kind), ServedModel("alice", adapter=str(family.adapter))
+    worker = start_worker(family.base, *names, device="cpu")
+    worker.until(Ready)
+    reply = worker.post("/v1/chat/completions", {"model": "ia3", **PROMPT})
+    assert (reply.status, reply.json["error"]["code"]) == (503, "adapter_unsupported")
+    assert text(worker, "alice") != text(worker, "m")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bainmarie_protocol import Progress
@@ -23,7 +24,9 @@ _PICKLED = "adapter_model.bin"
 _CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
 _INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "FOURIERFT", "HRA")
-"""Kinds that live inside the base's layers, so that they can be switched off. Prompt tuning and its kin do not."""
+"""Kinds that live inside the base's layers, so that they can be switched off. Prompt tuning and its kin do not. Peft
+puts no two kinds into one base."""
+_FIRST = "LORA"
 
 _CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of `init_lora_weights` with which peft puts other weights into the base while it loads the adapter."""
@@ -32,8 +35,13 @@ _CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 class Adapters:
     """All adapters of one base model. For the engine's thread only."""
 
-    def __init__(self, model: Any, mix: bool = False, allow_pickle: bool = False) -> None:
-        """With `mix`, adapters that can be are made ready to share a pass (see `mixed`)."""
+    def __init__(
+        self, model: Any, mix: bool = False, allow_pickle: bool = False, configured: Iterable[str] = ()
+    ) -> None:
+        """With `mix`, adapters that can be are made ready to share a pass (see `mixed`). Those that are `configured`
+        say which kind is served, whatever is asked for first: LoRA if there is one, else the first kind by name. Where
+        none is, it is that of the one that is loaded first, until all are unloaded."""
+        self._kind = _kind_among(configured)
         self._mix = mix
         self._allow_pickle = allow_pickle
         self._model = model
@@ -86,6 +94,8 @@ class Adapters:
             return
         report(Progress("adapter", detail=path))
         check(path, self._model, self._allow_pickle)
+        settings = files.read_json(os.path.join(path, _CONFIG))
+        self._refuse_other_kind(path, _kind(settings))
         try:
             from peft import PeftModel
         except ImportError as error:
@@ -94,7 +104,7 @@ class Adapters:
                 f"the adapter {path} needs peft, which cannot be imported: {error}",
                 "Add peft to the packages of the model's environment.",
             ) from error
-        refuse_unknown(path, files.read_json(os.path.join(path, _CONFIG)))
+        refuse_unknown(path, settings)
         with contextlib.suppress(ImportError):
             import torch.distributed.tensor  # noqa: F401 - peft 0.21 uses it and trusts transformers to import it
         self._made += 1
@@ -125,6 +135,18 @@ class Adapters:
         else:
             self._strip()
         self._rest()
+
+    def _refuse_other_kind(self, path: str, kind: str) -> None:
+        held = [_kind(vars(one)) for one in self._peft.peft_config.values()] if self._names else []
+        served = self._kind or next(iter(held), kind)
+        if kind != served:
+            raise LoadError(
+                "adapter_unsupported",
+                f"the adapter {path} is of the kind {kind}, and its base has adapters of the kind {served}, which "
+                "cannot share a worker with it",
+                "Write `options: {path: auto}` beside its `adapter:`, which gives it a worker of its own, or merge "
+                "it into its base.",
+            )
 
     def _rest(self) -> None:
         """After a change of the set no adapter is on, whatever peft has made of it."""
@@ -188,9 +210,24 @@ def check(path: str, model: Any, allow_pickle: bool = False) -> None:
         _check_tensor(path, tensor, model)
 
 
+def _kind(settings: Mapping[str, Any]) -> str:
+    told = settings.get("peft_type", _FIRST)
+    return str(getattr(told, "value", told)).upper()
+
+
+def _kind_among(paths: Iterable[str]) -> str:
+    """The kind that is served where these are configured; empty for any. What cannot be read does not count."""
+    kinds = set()
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError, LoadError):
+            kinds.add(_kind(files.read_json(os.path.join(path, _CONFIG))))
+    known = kinds.intersection(_INJECTED)
+    return _FIRST if _FIRST in known else min(known, default="")
+
+
 def _check_kind(path: str, settings: dict[str, Any]) -> None:
     """LoadError where such an adapter cannot share its base with others, or would change it for them."""
-    kind = str(settings.get("peft_type", "LORA")).upper()
+    kind = _kind(settings)
     if kind not in _INJECTED:
         raise LoadError(
             "adapter_unsupported",

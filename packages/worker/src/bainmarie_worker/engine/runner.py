@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -36,9 +36,17 @@ class TransformersRunner:
     """
 
     def __init__(
-        self, loaded: Loaded, options: EngineOptions, cache_bytes: int, prepack: bool = True, socket: str = ""
+        self,
+        loaded: Loaded,
+        options: EngineOptions,
+        cache_bytes: int,
+        prepack: bool = True,
+        socket: str = "",
+        adapters: Iterable[str] = (),
     ) -> None:
-        """LoadError `bad_option` where the model cannot go the way that `options` demand."""
+        """`adapters` are those that are configured on it.
+
+        LoadError `bad_option` where the model cannot go the way that `options` demand."""
         torch.seed()  # else all workers would draw the same numbers, each time they start
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.context = loaded.context
@@ -48,7 +56,7 @@ class TransformersRunner:
         self._loop: Batch | Library
         forward = best_way(loaded.model, loaded.device, options.path)
         mix = not isinstance(forward, str) and forward.packs
-        self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle)
+        self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle, adapters)
         self._applies: Callable[[str], bool] = lambda path: True
         if isinstance(forward, str):
             self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
