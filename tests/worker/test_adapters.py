@@ -329,3 +329,41 @@ def test_a_worker_serves_the_kind_that_comes_before_others(start_worker, family,
     reply = worker.post("/v1/chat/completions", {"model": "ia3", **PROMPT})
     assert (reply.status, reply.json["error"]["code"]) == (503, "adapter_unsupported")
     assert text(worker, "alice") != text(worker, "m")
+
+
+def changed_tensors(path, change):
+    """The adapter with what `change` makes of its tensors."""
+    from safetensors.torch import load_file, save_file
+
+    weights = path / "adapter_model.safetensors"
+    save_file(change(load_file(weights)), weights, {"format": "pt"})
+    return str(path)
+
+
+@pytest.mark.parametrize("half", [".lora_A", ".lora_B"])
+def test_half_a_change_is_no_adapter(family, tmp_path, logits, half):
+    path = shutil.copytree(family.adapter, tmp_path / "half")
+    gone = []
+
+    def cut(tensors):
+        gone.extend([name for name in tensors if half in name][:2])
+        return {name: tensor for name, tensor in tensors.items() if name not in gone}
+
+    with pytest.raises(LoadError, match=r"lacks 2 tensors, such as \S+") as raised:
+        check(changed_tensors(path, cut), logits(family.base)[0])
+    assert raised.value.code == "adapter_incomplete"
+    assert sorted(gone)[0] in raised.value.message
+
+
+def test_added_tokens_are_told_in_numbers(tmp_path, make_llama):
+    from peft import LoraConfig, get_peft_model
+
+    grown = make_llama()
+    size = grown.config.vocab_size
+    grown.resize_token_embeddings(size + 3)
+    settings = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    get_peft_model(grown, settings).save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match=f"a vocabulary of {size + 3} tokens, not {size}$") as raised:
+        check(str(tmp_path), make_llama())
+    assert raised.value.code == "adapter_mismatch"
+    assert "merge" in raised.value.hint

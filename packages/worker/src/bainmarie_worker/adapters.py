@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bainmarie_protocol import Progress
@@ -199,6 +199,12 @@ _SIDES = {".lora_A": 1, ".lora_B": 0, ".lora_embedding_A": 1, ".lora_embedding_B
 """Which dimension of a tensor is the layer's own; the other is the rank."""
 
 
+_BASE = ".base_layer"
+_ALONG = (_BASE, ".original_module", ".modules_to_save")
+"""Ends of the names of layers that peft saves beside what an adapter changes, or as what it puts in their place."""
+_HALVES = {f".lora_{part}{a}": f".lora_{part}{b}" for part in ("embedding_", "") for a, b in ("AB", "BA")}
+
+
 def check(path: str, model: Any, allow_pickle: bool = False) -> None:
     """Reads the adapter's headers and compares them with the base. LoadError says in words what does not fit.
 
@@ -206,8 +212,32 @@ def check(path: str, model: Any, allow_pickle: bool = False) -> None:
     """
     weights = _files(path, allow_pickle)
     _check_kind(path, files.read_json(os.path.join(path, _CONFIG)))
-    for tensor in files.tensors(weights) if weights.endswith(_WEIGHTS) else []:
+    tensors = files.tensors(weights) if weights.endswith(_WEIGHTS) else []
+    _check_pairs(path, [tensor.name for tensor in tensors])
+    for tensor in tensors:
         _check_tensor(path, tensor, model)
+
+
+def _check_pairs(path: str, names: list[str]) -> None:
+    """LoadError where half of a low-rank change is missing: peft would take zeros for it, or chance."""
+    missing = missing_halves(names)
+    if missing:
+        raise LoadError(
+            "adapter_incomplete",
+            f"the adapter {path} lacks {len(missing)} tensors, such as {missing[0]}",
+            "Copy it again, or save it again with save_pretrained of the PEFT model.",
+        )
+
+
+def missing_halves(names: Iterable[str]) -> list[str]:
+    """Tensors of low-rank changes that are not there, while their other halves are."""
+    there, wanted = set(names), set()
+    for name in there:
+        for half, other in _HALVES.items():
+            if half in name:
+                wanted.add(name.replace(half, other))
+                break
+    return sorted(wanted - there)
 
 
 def _kind(settings: Mapping[str, Any]) -> str:
@@ -302,19 +332,44 @@ def _check_tensor(path: str, tensor: files.Tensor, model: Any) -> None:
 
 
 def _check_whole(path: str, tensor: files.Tensor, model: Any) -> None:
-    """A layer that the adapter brings as a whole cannot be put in the place of one whose weights are packed."""
+    """A layer that the adapter brings as a whole must be of the base's size, and cannot be put in the place of one
+    whose weights are packed."""
     name = tensor.name[len(_PREFIX) :] if tensor.name.startswith(_PREFIX) else tensor.name
+    layer_name, _, last = name.rpartition(".")
+    known = next((part for part in _ALONG if layer_name.endswith(part)), "")
     try:
-        layer = model.get_submodule(name.rpartition(".")[0])
+        layer = model.get_submodule(layer_name[: len(layer_name) - len(known)])
     except AttributeError:
         return
-    weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
-    if weight is not None and not weight.is_floating_point():
+    layer = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
+    weight = getattr(layer, "weight", None)
+    size = _whole_size(layer)
+    if last == "weight" and size is not None and len(tensor.shape) == 2 and tuple(tensor.shape) != size:
+        raise LoadError(
+            "adapter_mismatch",
+            f"the adapter {path} does not fit: it brings {layer_name} in the shape {list(tensor.shape)}, and that of "
+            f"the base is {list(size)}" + _grown(tensor.shape, size),
+            "Where it was trained with added tokens: merge it (resize_token_embeddings of the base, "
+            "PeftModel.from_pretrained, merge_and_unload, save_pretrained, its tokenizer beside it), and set `model:` "
+            "to the result, without `adapter:`.",
+        )
+    if known != _BASE and weight is not None and not weight.is_floating_point():
         raise LoadError(
             "adapter_unsupported",
             f"the adapter {path} replaces {tensor.name} as a whole, and the base holds it quantized",
             "Load the base with `quantization: none`, or merge the adapter into its base.",
         )
+
+
+def _grown(shape: Sequence[int], size: Sequence[int]) -> str:
+    """What it means that only the first number is another one."""
+    return f": a vocabulary of {shape[0]} tokens, not {size[0]}" if shape[1] == size[1] else ""
+
+
+def _whole_size(layer: Any) -> tuple[int, int] | None:
+    if hasattr(layer, "num_embeddings"):
+        return (layer.num_embeddings, layer.embedding_dim)
+    return (layer.out_features, layer.in_features) if hasattr(layer, "out_features") else None
 
 
 def _layer_size(layer: Any, embedding: bool) -> tuple[int, int] | None:
