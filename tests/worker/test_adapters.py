@@ -367,3 +367,47 @@ def test_added_tokens_are_told_in_numbers(tmp_path, make_llama):
         check(str(tmp_path), make_llama())
     assert raised.value.code == "adapter_mismatch"
     assert "merge" in raised.value.hint
+
+
+@pytest.fixture
+def with_output_layer(tmp_path, make_llama, family):
+    """A change of the output layer, beside which peft saves that layer itself."""
+    path = family_adapter(tmp_path / "head", make_llama(), target_modules=["lm_head"])
+
+    def of_the_base(tensors):
+        from safetensors.torch import load_file
+
+        (name,) = [name for name in tensors if "base_layer" in name]
+        return {**tensors, name: load_file(family.base / "model.safetensors")["lm_head.weight"]}
+
+    changed_tensors(path, of_the_base)
+    return path
+
+
+def test_weights_that_come_along_are_not_put_into_the_base(with_output_layer, family, logits):
+    model, compute = logits(family.base)
+    base, own = compute(), model.lm_head.weight
+    adapters = Adapters(model)
+    load(adapters, with_output_layer)
+    assert model.lm_head.base_layer.weight is own
+    assert compute().equal(base)
+    adapters.use(str(with_output_layer))
+    assert not compute().equal(base)
+
+
+def test_other_weights_that_come_along_are_another_base(with_output_layer, family, logits):
+    model, compute = logits(family.base)
+    base = compute()
+
+    def other(tensors):
+        return {name: tensor + ("base_layer" in name) for name, tensor in tensors.items()}
+
+    changed_tensors(with_output_layer, other)
+    for _ in range(2):
+        adapters = Adapters(model)
+        with pytest.raises(LoadError, match=r"lm_head\.base_layer\.weight along, which is not what") as raised:
+            load(adapters, with_output_layer)
+        assert raised.value.code == "adapter_mismatch"
+        assert compute().equal(base)
+        load(adapters, family.adapter)
+        adapters.unload(str(family.adapter))

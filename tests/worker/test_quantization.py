@@ -112,6 +112,23 @@ def test_an_adapter_on_a_packed_base(family, quantization):
     assert (logits(packed) - before).abs().max() == 0
 
 
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_an_adapter_on_a_packed_output_layer(family, tmp_path, quantization):
+    """Beside which it brings the whole one along."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=4, lora_alpha=64, target_modules=["lm_head"], init_lora_weights=False)
+    adapted = get_peft_model(load_as(family.base).model, settings)
+    adapted.save_pretrained(tmp_path)
+    packed = load_as(family.base, quantization=quantization).model
+    adapters = Adapters(packed)
+    before = logits(packed)
+    adapters.use(str(tmp_path))
+    assert error_against(packed, adapted) < (0.06 if quantization == "int8" else 0.6)
+    adapters.use(None)
+    assert (logits(packed) - before).abs().max() == 0
+
+
 def test_whole_layers_of_an_adapter_do_not_fit_packed_ones(family, tmp_path, make_llama):
     from peft import LoraConfig, get_peft_model
 

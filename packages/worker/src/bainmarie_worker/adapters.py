@@ -14,6 +14,7 @@ from typing import Any
 from bainmarie_protocol import Progress
 from bainmarie_worker import files
 from bainmarie_worker.adapter_settings import refuse_unknown
+from bainmarie_worker.brought_along import base_kept
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.engine.lora import Routing, Weights, route, weights_of
 from bainmarie_worker.engine.sequence import Adapter
@@ -110,12 +111,13 @@ class Adapters:
         self._made += 1
         name = f"adapter{self._made}"
         try:
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(
-                    self._model, path, adapter_name=name, autocast_adapter_dtype=False
-                )
-            else:
-                self._peft.load_adapter(path, adapter_name=name, autocast_adapter_dtype=False)
+            with base_kept(path, _tensors(path, self._allow_pickle), self._model):
+                if self._peft is None:
+                    self._peft = PeftModel.from_pretrained(
+                        self._model, path, adapter_name=name, autocast_adapter_dtype=False
+                    )
+                else:
+                    self._peft.load_adapter(path, adapter_name=name, autocast_adapter_dtype=False)
         except Exception as error:  # peft calls what it likes: any error of it concerns this adapter alone
             raise self._failed(path, name, error) from error
         self._names[path] = name
@@ -180,6 +182,8 @@ class Adapters:
 
 def _meaning(path: str, error: Exception) -> LoadError:
     """What an error of peft's means."""
+    if isinstance(error, LoadError):
+        return error
     text = str(error)
     code, hint = "load_failed", "Was it trained on this base model?"
     if "size mismatch" in text or "not found in the base" in text:
@@ -210,12 +214,17 @@ def check(path: str, model: Any, allow_pickle: bool = False) -> None:
 
     Pickled weights, where they are allowed, are peft's to judge.
     """
-    weights = _files(path, allow_pickle)
+    tensors = _tensors(path, allow_pickle)
     _check_kind(path, files.read_json(os.path.join(path, _CONFIG)))
-    tensors = files.tensors(weights) if weights.endswith(_WEIGHTS) else []
     _check_pairs(path, [tensor.name for tensor in tensors])
     for tensor in tensors:
         _check_tensor(path, tensor, model)
+
+
+def _tensors(path: str, allow_pickle: bool) -> list[files.Tensor]:
+    """Of a complete adapter, else LoadError; none of a pickle."""
+    weights = _files(path, allow_pickle)
+    return files.tensors(weights) if weights.endswith(_WEIGHTS) else []
 
 
 def _check_pairs(path: str, names: list[str]) -> None:
