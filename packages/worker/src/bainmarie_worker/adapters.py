@@ -29,6 +29,8 @@ _INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "F
 puts no two kinds into one base."""
 _FIRST = "LORA"
 
+_READING = ("DoRA", "OFT", "BOFT", "HRA")
+"""Kinds that are no sum of the base's output and something else."""
 _CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of `init_lora_weights` with which peft puts other weights into the base while it loads the adapter."""
 
@@ -215,6 +217,7 @@ def check(path: str, model: Any, allow_pickle: bool = False) -> None:
     Pickled weights, where they are allowed, are peft's to judge.
     """
     tensors = _tensors(path, allow_pickle)
+    _check_reads(path, files.read_json(os.path.join(path, _CONFIG)), model)
     _check_kind(path, files.read_json(os.path.join(path, _CONFIG)))
     _check_pairs(path, [tensor.name for tensor in tensors])
     for tensor in tensors:
@@ -286,6 +289,17 @@ def _check_kind(path: str, settings: dict[str, Any]) -> None:
             "adapter_unsupported",
             f"the adapter {path} repeats layers of its base (layer_replication), which then is another model",
             "Merge it into its base, and serve the result.",
+        )
+
+
+def _check_reads(path: str, settings: dict[str, Any], model: Any) -> None:
+    """LoadError where the adapter computes with the base's weights and those are packed."""
+    reads = "DoRA" if settings.get("use_dora") else _kind(settings)
+    if reads in _READING and any(_packed(module) for module in model.modules()):
+        raise LoadError(
+            "adapter_unsupported",
+            f"the adapter {path} is {reads}, which computes with its base's weights, and those are held quantized",
+            "Load the base with `quantization: none`, or merge the adapter into its base.",
         )
 
 
@@ -362,12 +376,17 @@ def _check_whole(path: str, tensor: files.Tensor, model: Any) -> None:
             "PeftModel.from_pretrained, merge_and_unload, save_pretrained, its tokenizer beside it), and set `model:` "
             "to the result, without `adapter:`.",
         )
-    if known != _BASE and weight is not None and not weight.is_floating_point():
+    if known != _BASE and weight is not None and (_packed(layer) or not weight.is_floating_point()):
         raise LoadError(
             "adapter_unsupported",
             f"the adapter {path} replaces {tensor.name} as a whole, and the base holds it quantized",
             "Load the base with `quantization: none`, or merge the adapter into its base.",
         )
+
+
+def _packed(layer: Any) -> bool:
+    """Whether its `weight` has no values."""
+    return type(layer).__name__ in ("Int8Linear", "Int4Linear")
 
 
 def _grown(shape: Sequence[int], size: Sequence[int]) -> str:

@@ -28,7 +28,7 @@ def base_kept(path: str, tensors: list[files.Tensor], model: Any) -> Iterator[No
         held.extend(_stand_ins(tensors, model))
         yield
         for name, layer, own in held:
-            if name.endswith(_CHANGED) and own.is_floating_point() and _far(layer.weight, own):
+            if name.endswith(_CHANGED) and _has_values(layer) and _far(layer.weight, own):
                 raise LoadError(
                     "adapter_mismatch",
                     f"the adapter {path} brings {name} along, which is not what its base has: it would "
@@ -57,12 +57,18 @@ def _stand_ins(tensors: list[files.Tensor], model: Any) -> Iterator[tuple[str, A
         own: Any = getattr(layer, "weight", None)
         if type(own) is not torch.nn.Parameter or own.device.type == "meta":
             continue
-        if own.is_floating_point():
+        if _has_values(layer):
             stand_in = own.detach().clone()
         else:
-            stand_in = torch.zeros(tensor.shape, dtype=torch.bfloat16, device=own.device)
+            dtype = own.dtype if own.is_floating_point() else torch.bfloat16
+            stand_in = torch.zeros(tensor.shape, dtype=dtype, device=own.device)
         layer.weight = torch.nn.Parameter(stand_in, requires_grad=False)
         yield tensor.name, layer, own
+
+
+def _has_values(layer: Any) -> bool:
+    """Not those that are laid out otherwise, whose `weight` only tells their shape and type."""
+    return bool(layer.weight.is_floating_point()) and not hasattr(layer, "packed")
 
 
 def _far(brought: Any, own: Any) -> bool:
