@@ -58,6 +58,10 @@ class Adapters:
         self.mixed = mix
         """Whether sequences with different adapters may share a pass: see `assign`, else `use`."""
 
+    def __contains__(self, path: str) -> bool:
+        """Whether it is loaded."""
+        return path in self._names
+
     def assign(self, groups: list[tuple[Adapter, int, int]]) -> None:
         """Where `mixed`: so many rows of the next pass belong to this adapter, and of so many logits are wanted, in
         this order."""
@@ -292,9 +296,23 @@ def _check_kind(path: str, settings: dict[str, Any]) -> None:
         )
 
 
+def needs_weights(path: str) -> bool:
+    """Whether it computes with the base's weights, or puts layers of its own in the place of some. False where that
+    cannot be read: what is wrong with it, `load` tells."""
+    try:
+        settings = files.read_json(os.path.join(path, _CONFIG))
+    except LoadError:
+        return False
+    return _nature(settings) in _READING or bool(settings.get("modules_to_save"))
+
+
+def _nature(settings: dict[str, Any]) -> str:
+    return "DoRA" if settings.get("use_dora") else _kind(settings)
+
+
 def _check_reads(path: str, settings: dict[str, Any], model: Any) -> None:
     """LoadError where the adapter computes with the base's weights and those are packed."""
-    reads = "DoRA" if settings.get("use_dora") else _kind(settings)
+    reads = _nature(settings)
     if reads in _READING and any(_packed(module) for module in model.modules()):
         raise LoadError(
             "adapter_unsupported",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from bainmarie_worker.adapters import Adapters
+from bainmarie_worker.adapters import Adapters, needs_weights
 from bainmarie_worker.engine.adapted import Adapted
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.captured.forward import Captured
@@ -17,7 +17,7 @@ from bainmarie_worker.engine.cores import Cores
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.fused.forward import HINT
 from bainmarie_worker.engine.library import Library
-from bainmarie_worker.engine.linears import Prepacking
+from bainmarie_worker.engine.linears import Prepacking, unpack
 from bainmarie_worker.engine.memory import Forward, Part
 from bainmarie_worker.engine.options import EngineOptions
 from bainmarie_worker.engine.sampling import Sampler
@@ -71,6 +71,8 @@ class TransformersRunner:
             way, why = forward.path, forward.why
             _warm(forward)
         prepack = prepack and self._device.type == "cpu" and way != "fused"
+        self._model = loaded.model
+        self._prepacks = prepack
         self._prepacking = Prepacking(loaded.model) if prepack else None
         threads = 1 if self._device.type != "cpu" or "OMP_NUM_THREADS" in os.environ else torch.get_num_threads()
         self._cores = Cores(socket, threads, torch.set_num_threads)
@@ -120,6 +122,9 @@ class TransformersRunner:
         return self._loop.uses(adapter)
 
     def load_adapter(self, path: str, report: Report) -> None:
+        if self._prepacks and path not in self._adapters and needs_weights(path):
+            self._prepacking, self._prepacks = None, False  # prepacked layers have no values to compute with
+            unpack(self._model)
         self._adapters.load(path, report)
         if not self._applies(path):
             self._adapters.unload(path)
