@@ -269,3 +269,145 @@ def test_an_adapter_that_repeats_layers_is_refused(family, tmp_path, logits):
     with pytest.raises(LoadError, match="layer_replication") as raised:
         check(changed_settings(family, tmp_path / "a", layer_replication=[[0, 1], [0, 2]]), model)
     assert raised.value.code == "adapter_unsupported"
+
+
+@pytest.fixture(scope="module")
+def other_kind(make_llama, tmp_path_factory):
+    from peft import IA3Config, get_peft_model
+
+    settings = IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
+    path = tmp_path_factory.mktemp("ia3")
+    get_peft_model(make_llama(), settings).save_pretrained(path)
+    return str(path)
+
+
+def load(adapters, path):
+    adapters.load(str(path), lambda step: None)
+
+
+@pytest.mark.parametrize("lora_first", [False, True])
+def test_one_kind_shares_a_base_and_lora_comes_before_others(family, other_kind, logits, lora_first):
+    """Whatever is asked for first."""
+    adapters = Adapters(logits(family.base)[0], configured=["/gone", other_kind, str(family.adapter)])
+    if lora_first:
+        load(adapters, family.adapter)
+    with pytest.raises(LoadError, match=r"of the kind IA3.* adapters of the kind LORA") as raised:
+        load(adapters, other_kind)
+    assert raised.value.code == "adapter_unsupported"
+    assert "options: {path: auto}" in raised.value.hint
+    load(adapters, family.adapter)
+
+
+def test_another_kind_has_a_base_of_its_own(family, other_kind, logits):
+    model, compute = logits(family.base)
+    base = compute()
+    adapters = Adapters(model, configured=[other_kind])
+    with pytest.raises(LoadError, match=r"of the kind LORA.* adapters of the kind IA3"):
+        load(adapters, family.adapter)
+    adapters.use(other_kind)
+    assert (compute() - base).abs().max() == 0, "it multiplies by one"
+    adapters.use(None)
+    adapters.unload(other_kind)
+    assert compute().equal(base)
+
+
+def test_where_none_is_configured_the_first_one_decides_until_it_is_gone(family, other_kind, logits):
+    adapters = Adapters(logits(family.base)[0])
+    load(adapters, other_kind)
+    with pytest.raises(LoadError, match=r"of the kind LORA"):
+        load(adapters, family.adapter)
+    adapters.unload(other_kind)
+    load(adapters, family.adapter)
+    with pytest.raises(LoadError, match=r"of the kind IA3"):
+        load(adapters, other_kind)
+
+
+def test_a_worker_serves_the_kind_that_comes_before_others(start_worker, family, other_kind):
+    names = ServedModel("m"), ServedModel("ia3", adapter=other_kind), ServedModel("alice", adapter=str(family.adapter))
+    worker = start_worker(family.base, *names, device="cpu")
+    worker.until(Ready)
+    reply = worker.post("/v1/chat/completions", {"model": "ia3", **PROMPT})
+    assert (reply.status, reply.json["error"]["code"]) == (503, "adapter_unsupported")
+    assert text(worker, "alice") != text(worker, "m")
+
+
+def changed_tensors(path, change):
+    """The adapter with what `change` makes of its tensors."""
+    from safetensors.torch import load_file, save_file
+
+    weights = path / "adapter_model.safetensors"
+    save_file(change(load_file(weights)), weights, {"format": "pt"})
+    return str(path)
+
+
+@pytest.mark.parametrize("half", [".lora_A", ".lora_B"])
+def test_half_a_change_is_no_adapter(family, tmp_path, logits, half):
+    path = shutil.copytree(family.adapter, tmp_path / "half")
+    gone = []
+
+    def cut(tensors):
+        gone.extend([name for name in tensors if half in name][:2])
+        return {name: tensor for name, tensor in tensors.items() if name not in gone}
+
+    with pytest.raises(LoadError, match=r"lacks 2 tensors, such as \S+") as raised:
+        check(changed_tensors(path, cut), logits(family.base)[0])
+    assert raised.value.code == "adapter_incomplete"
+    assert sorted(gone)[0] in raised.value.message
+
+
+def test_added_tokens_are_told_in_numbers(tmp_path, make_llama):
+    from peft import LoraConfig, get_peft_model
+
+    grown = make_llama()
+    size = grown.config.vocab_size
+    grown.resize_token_embeddings(size + 3)
+    settings = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    get_peft_model(grown, settings).save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match=f"a vocabulary of {size + 3} tokens, not {size}$") as raised:
+        check(str(tmp_path), make_llama())
+    assert raised.value.code == "adapter_mismatch"
+    assert "merge" in raised.value.hint
+
+
+@pytest.fixture
+def with_output_layer(tmp_path, make_llama, family):
+    """A change of the output layer, beside which peft saves that layer itself."""
+    path = family_adapter(tmp_path / "head", make_llama(), target_modules=["lm_head"])
+
+    def of_the_base(tensors):
+        from safetensors.torch import load_file
+
+        (name,) = [name for name in tensors if "base_layer" in name]
+        return {**tensors, name: load_file(family.base / "model.safetensors")["lm_head.weight"]}
+
+    changed_tensors(path, of_the_base)
+    return path
+
+
+def test_weights_that_come_along_are_not_put_into_the_base(with_output_layer, family, logits):
+    model, compute = logits(family.base)
+    base, own = compute(), model.lm_head.weight
+    adapters = Adapters(model)
+    load(adapters, with_output_layer)
+    assert model.lm_head.base_layer.weight is own
+    assert compute().equal(base)
+    adapters.use(str(with_output_layer))
+    assert not compute().equal(base)
+
+
+def test_other_weights_that_come_along_are_another_base(with_output_layer, family, logits):
+    model, compute = logits(family.base)
+    base = compute()
+
+    def other(tensors):
+        return {name: tensor + ("base_layer" in name) for name, tensor in tensors.items()}
+
+    changed_tensors(with_output_layer, other)
+    for _ in range(2):
+        adapters = Adapters(model)
+        with pytest.raises(LoadError, match=r"lm_head\.base_layer\.weight along, which is not what") as raised:
+            load(adapters, with_output_layer)
+        assert raised.value.code == "adapter_mismatch"
+        assert compute().equal(base)
+        load(adapters, family.adapter)
+        adapters.unload(str(family.adapter))

@@ -112,6 +112,48 @@ def test_an_adapter_on_a_packed_base(family, quantization):
     assert (logits(packed) - before).abs().max() == 0
 
 
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_an_adapter_on_a_packed_output_layer(family, tmp_path, quantization):
+    """Beside which it brings the whole one along."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=4, lora_alpha=64, target_modules=["lm_head"], init_lora_weights=False)
+    adapted = get_peft_model(load_as(family.base).model, settings)
+    adapted.save_pretrained(tmp_path)
+    packed = load_as(family.base, quantization=quantization).model
+    adapters = Adapters(packed)
+    before = logits(packed)
+    adapters.use(str(tmp_path))
+    assert error_against(packed, adapted) < (0.06 if quantization == "int8" else 0.6)
+    adapters.use(None)
+    assert (logits(packed) - before).abs().max() == 0
+
+
+def test_an_adapter_that_computes_with_weights_does_not_fit_packed_ones(family, tmp_path, make_llama):
+    from peft import LoraConfig, get_peft_model
+
+    get_peft_model(make_llama(), LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)).save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match="is DoRA, which computes with") as raised:
+        check(str(tmp_path), load_as(family.base, quantization="int8").model)
+    assert raised.value.code == "adapter_unsupported"
+    check(str(tmp_path), load_as(family.base).model)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+def test_models_whose_code_asks_for_the_type_of_weights(tmp_path, tokenizer, name, quantization):
+    """Those that make it the type of what they multiply with them."""
+    from tests.worker.engine.architectures import Architecture, architecture, make
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "vocab_size": 128}
+    known = Architecture("mamba", sizes) if name == "mamba" else architecture(name)
+    make(known).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    whole, packed = load_as(tmp_path), load_as(tmp_path, quantization=quantization)
+    assert packed.model.dtype == whole.model.dtype
+    assert error_against(packed.model, whole.model) < (0.06 if quantization == "int8" else 0.6)
+
+
 def test_whole_layers_of_an_adapter_do_not_fit_packed_ones(family, tmp_path, make_llama):
     from peft import LoraConfig, get_peft_model
 

@@ -182,6 +182,27 @@ def test_adapter_for_modules_that_the_base_lacks(tmp_path: Path) -> None:
     assert "no module layers.0.attn.c_attn" in refused(make_model(tmp_path / "m"), adapter).message
 
 
+def head_shapes(hidden: int = 8) -> dict[str, tuple[int, ...]]:
+    name = "base_model.model.lm_head"
+    return {f"{name}.lora_A.weight": (4, hidden), f"{name}.lora_B.weight": (16, 4)}
+
+
+def test_adapter_on_an_output_layer_that_is_tied_to_the_embeddings(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    check_model_files(spec_of(model, make_adapter(tmp_path / "a", head_shapes())))
+    error = refused(model, make_adapter(tmp_path / "b", head_shapes(hidden=12)))
+    assert "lm_head.weight of the base has [16, 8]" in error.message
+    turned = make_model(tmp_path / "gpt2", {"model_type": "gpt2"}, {"wte.weight": (16, 8)})
+    check_model_files(spec_of(turned, tmp_path / "a"))
+
+
+def test_half_an_adapter(tmp_path: Path) -> None:
+    shapes = {name: shape for name, shape in lora_shapes().items() if "lora_B" not in name}
+    error = refused(make_model(tmp_path / "m"), make_adapter(tmp_path / "a", shapes))
+    assert error.code == "adapter_incomplete"
+    assert "lacks 2 tensors, such as base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight" in error.message
+
+
 def test_adapter_with_other_outer_names_passes(tmp_path: Path) -> None:
     shapes = {f"language_model.{name}": shape for name, shape in llama_shapes().items()}
     check_model_files(spec_of(make_model(tmp_path / "m", shapes=shapes), make_adapter(tmp_path / "a")))

@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.captured.forward import Captured, captured
+from bainmarie_worker.engine.growth import growth
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part, independent
 from bainmarie_worker.engine.packed import packed
 from bainmarie_worker.engine.sampling import Sampler
@@ -71,6 +72,7 @@ class Watched:
     def __init__(self, forward: Forward) -> None:
         self.path, self.packs, self.why = forward.path, forward.packs, forward.why
         self.crops, self.guesses = forward.crops, forward.guesses
+        self.growth = growth(forward)
         self.passes: list[list[tuple[int, int]]] = []
         """(tokens, logits wanted) of each part. The parts themselves would keep their memories alive."""
         self.memories = 0

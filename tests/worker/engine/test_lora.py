@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,10 @@ PLAIN = {
     "two": {"r": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]},
     "three": {"r": 2, "target_modules": ["down_proj"], "use_rslora": True},
     "four": {"r": 16, "target_modules": "all-linear"},
+}
+HEADS = {
+    "head": {"r": 4, "target_modules": ["lm_head"]},
+    "heads": {"r": 8, "target_modules": ["lm_head", "down_proj"]},
 }
 APART = {
     "dora": {"r": 4, "target_modules": ["q_proj", "up_proj"], "use_dora": True},
@@ -69,7 +73,7 @@ def family(tmp_path_factory, request):
 
     root = tmp_path_factory.mktemp("adapters")
     paths, references = {}, {None: make(architecture("llama"))}
-    for number, (name, wish) in enumerate({**PLAIN, **APART}.items()):
+    for number, (name, wish) in enumerate({**PLAIN, **HEADS, **APART}.items()):
         base = make(architecture("llama"))
         torch.manual_seed(number)
         with warnings.catch_warnings():
@@ -189,6 +193,40 @@ def test_different_adapters_share_a_pass(family):
     for name, stream in streams.items():
         served.check(name, stream)
     assert max(len(parts) for parts in served.watched.passes) == (5 if family.mixes else 1)
+
+
+def test_output_layers_of_their_own_beside_others(family):
+    """An output layer computes the rows whose logits are wanted, and no others."""
+    served = Served(family, "one", "head", "heads")
+    names = ("heads", None, "head", "one", "head")
+    asked = [(name, served.ask(name, prompt)) for prompt in PROMPTS[:4] for name in names]
+    for place, (_, stream) in enumerate(asked):
+        submit(served.batch, stream)
+        steps(served.batch, place % 2)
+    finish(served.batch)
+    for name, stream in asked:
+        served.check(name, stream)
+    assert served.adapters.mixed == family.mixes
+
+
+@pytest.mark.parametrize("wish", ["auto", "packed", "apart"])
+def test_an_output_layer_that_is_tied_to_the_embeddings(tmp_path, wish):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    known = architecture("gemma2")
+    tied = replace(known, settings={**known.settings, "tie_word_embeddings": True})
+    config = LoraConfig(r=4, lora_alpha=64, target_modules=["lm_head"], init_lora_weights=False)
+    get_peft_model(make(tied), config).save_pretrained(tmp_path)
+    answer = generated(PeftModel.from_pretrained(make(tied), tmp_path).eval(), PROMPTS[0], TOKENS)
+    assert answer != generated(make(tied), PROMPTS[0], TOKENS)
+    model = make(tied)
+    forward = best_way(model, CPU, wish)
+    adapters = Adapters(model, mix=forward.packs)
+    adapters.load(str(tmp_path), lambda step: None)
+    stream, base = heard(PROMPTS[0], TOKENS, adapter=str(tmp_path)), heard(PROMPTS[0], TOKENS)
+    finish(batch(Adapted(forward, adapters)), stream, base)
+    assert stream.tokens == answer
+    assert base.tokens == generated(make(tied), PROMPTS[0], TOKENS)
 
 
 def test_a_prefix_is_never_shared_between_adapters(family):

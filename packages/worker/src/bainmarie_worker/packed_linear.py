@@ -18,26 +18,39 @@ GROUP = 32
 """Neighbouring weights that share one scale in int4."""
 
 
-class Int8Linear(torch.nn.Linear):
-    """weight: int8 (out, in); one scale for each output. `in` must be a multiple of 16: the kernel reads beyond."""
+class PackedLinear(torch.nn.Linear):
+    """`weight` has shape, type and device alone, no values: models' own code asks it which type it computes in."""
+
+    packed: torch.Tensor
 
     def __init__(self, linear: torch.nn.Linear) -> None:
-        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        torch.nn.Module.__init__(self)
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        shape = (self.out_features, self.in_features)
+        self.weight = torch.nn.Parameter(linear.weight.new_zeros(1, 1).expand(shape), requires_grad=False)
+        self.bias = linear.bias
+
+
+class Int8Linear(PackedLinear):
+    """packed: int8 (out, in); one scale for each output. `in` must be a multiple of 16: the kernel reads beyond."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__(linear)
         weight = linear.weight.detach()
         scales = weight.float().abs().amax(1).clamp(min=1e-12) / 127
         whole = (weight.float() / scales[:, None]).round().to(torch.int8)
-        self.weight = torch.nn.Parameter(whole, requires_grad=False)
+        self.register_buffer("packed", whole)
         self.register_buffer("scales", scales.to(weight.dtype))
-        self.bias = linear.bias
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As nn.Linear."""
-        rows = input.reshape(-1, self.in_features)
+        rows = input.reshape(-1, self.in_features).contiguous()
         scales: Any = self.scales
         if rows.shape[0] <= _FEW_ROWS:
-            output = torch._weight_int8pack_mm(rows, self.weight, scales)
+            output = torch._weight_int8pack_mm(rows, self.packed, scales)
         else:
-            output = torch.mm(rows, self.weight.to(rows.dtype).t()) * scales
+            output = torch.mm(rows, self.packed.to(rows.dtype).t()) * scales
         output = output.reshape(*input.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 
@@ -47,12 +60,12 @@ class Int8Linear(torch.nn.Linear):
         return linear.in_features % 16 == 0
 
 
-class Int4Linear(torch.nn.Linear):
-    """weight: 4 bits, packed by torch for this processor; scale and zero point for each `group` inputs of an output."""
+class Int4Linear(PackedLinear):
+    """packed: 4 bits, packed by torch for this processor; scale and zero point for each `group` inputs of an output."""
 
     def __init__(self, linear: torch.nn.Linear, scales: torch.Tensor | None = None) -> None:
         """With `scales` [outputs, groups] the weights are multiples of them already, by -8 to 7, and stay so."""
-        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        super().__init__(linear)
         weight = linear.weight.detach().float()
         if scales is None:
             groups = weight.reshape(self.out_features, -1, GROUP)
@@ -64,17 +77,15 @@ class Int4Linear(torch.nn.Linear):
             low = -8 * scales
         self.group = groups.shape[-1]
         whole = ((groups - low) / scales).round().clamp(0, 15).to(torch.int32).reshape(self.out_features, -1)
-        packed = torch._convert_weight_to_int4pack_for_cpu(whole, 1)
         both = torch.cat([scales, low + 8 * scales], -1)  # the kernel computes (weight - 8) * scale + zero point
-        self.weight = torch.nn.Parameter(packed, requires_grad=False)
+        self.register_buffer("packed", torch._convert_weight_to_int4pack_for_cpu(whole, 1))
         self.register_buffer("scales_and_zeros", both.transpose(0, 1).contiguous().to(linear.weight.dtype))
-        self.bias = linear.bias
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As nn.Linear."""
-        rows = input.reshape(-1, self.in_features)
+        rows = input.reshape(-1, self.in_features).contiguous()
         scales_and_zeros: Any = self.scales_and_zeros
-        output = torch._weight_int4pack_mm_for_cpu(rows, self.weight, self.group, scales_and_zeros)
+        output = torch._weight_int4pack_mm_for_cpu(rows, self.packed, self.group, scales_and_zeros)
         output = output.reshape(*input.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 

@@ -38,7 +38,8 @@ def _warmed(config: WorkerConfig, options: EngineOptions, loaded: Loaded) -> Run
 
     prepack = not config.shares_weights if options.prepack is None else options.prepack
     cache_bytes = options.cache_bytes or _cache_bytes(loaded.device)
-    return TransformersRunner(loaded, options, cache_bytes, prepack, config.socket)
+    adapters = [model.adapter for model in config.models if model.adapter]
+    return TransformersRunner(loaded, options, cache_bytes, prepack, config.socket, adapters)
 
 
 def _unable(error: Exception, config: WorkerConfig, loaded: Loaded) -> LoadError:

@@ -101,8 +101,6 @@ def passes(forward, all_prompts):
 @pytest.mark.parametrize("known", COMPARED, ids=lambda known: known.title)
 @pytest.mark.parametrize(("dtype", "bits"), WEIGHTS)
 def test_it_computes_what_the_model_computes(known, dtype, bits):
-    if bits and known.name == "mamba2":
-        pytest.skip("its own code makes integers of what it multiplies with its last weights")
     models = [make(known).to(dtype) for _ in range(2)]
     for model in models if bits else []:
         pack(model, bits)
@@ -131,8 +129,6 @@ def test_int8_weights_of_a_float32_model_are_left_to_its_own_code():
 @pytest.mark.parametrize(("dtype", "bits"), WEIGHTS)
 @pytest.mark.parametrize("known", FUSED, ids=lambda known: known.title)
 def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(known, dtype, bits):
-    if bits and known.name == "mamba2":
-        pytest.skip("its own code makes integers of what it multiplies with its last weights")
     model = make(known).to(dtype)
     if bits:
         pack(model, bits)

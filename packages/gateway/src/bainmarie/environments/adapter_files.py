@@ -19,6 +19,10 @@ _LORA = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>A|B)
 _NUMBER = re.compile(r"\.\d+(?=\.)")
 _TURNED = ("gpt2", "openai-gpt")
 """Families whose linear weights are stored as (in, out); peft notices that by itself."""
+_HALVES = {".lora_A": ".lora_B", ".lora_B": ".lora_A"}
+_HEADS = ("lm_head", "embed_out")
+_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "embeddings", "word_embeddings")
+"""An output layer that is tied to the embeddings has no tensor of its own."""
 _OUTER = re.compile(r"^(?:model\.|language_model\.|text_model\.|transformer\.)+")
 
 
@@ -37,10 +41,19 @@ def check_adapter(spec: ModelSpec, directory: Path, config: Mapping[str, object]
         adapter = tensor_shapes(weights)
     except UnreadableTensors as error:
         raise _incomplete(spec, f"{weights} {error}", "Copy or download it again.") from error
+    _check_halves(spec, weights, adapter)
     if base is None or "quantization_config" in config or settings.get("peft_type") != "LORA":
         return
     turned = bool(settings.get("fan_in_fan_out")) or config.get("model_type") in _TURNED
     _compare(spec, settings, adapter, base, turned)
+
+
+def _check_halves(spec: ModelSpec, file: Path, adapter: Shapes) -> None:
+    halves = ((name, half) for name in adapter for half in _HALVES if half in name)
+    missing = sorted({name.replace(half, _HALVES[half]) for name, half in halves} - adapter.keys())
+    if missing:
+        text = f"{file} lacks {len(missing)} tensors, such as {missing[0]}"
+        raise _incomplete(spec, text, "Copy it again, or save it again with `save_pretrained`.")
 
 
 def _settings(spec: ModelSpec, directory: Path) -> dict[str, object]:
@@ -104,6 +117,9 @@ def _compare(spec: ModelSpec, settings: Mapping[str, object], adapter: Shapes, b
     weights = {
         _OUTER.sub("", name.removesuffix(".weight")): shape for name, shape in base.items() if name.endswith(".weight")
     }
+    embeddings = next((weights[name] for name in _EMBEDDINGS if name in weights), None)
+    if embeddings is not None:
+        weights = {**dict.fromkeys(_HEADS, embeddings), **weights}
     kinds = {_NUMBER.sub(".N", name) for name in weights}
     absent: list[str] = []
     met = 0
@@ -119,7 +135,7 @@ def _compare(spec: ModelSpec, settings: Mapping[str, object], adapter: Shapes, b
         met += 1
         if len(weight) != 2:
             continue
-        outgoing, incoming = reversed(weight) if turned else weight
+        outgoing, incoming = reversed(weight) if turned and module not in _HEADS else weight
         have, want = (shape[1], incoming) if match["side"] == "A" else (shape[0], outgoing)
         if have != want:
             text = f"its tensor {name} has the shape {list(shape)}, but {module}.weight of the base has {list(weight)}"

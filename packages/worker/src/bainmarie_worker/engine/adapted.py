@@ -12,6 +12,7 @@ import torch
 from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.captured.forward import Captured
 from bainmarie_worker.engine.fused.forward import Fused
+from bainmarie_worker.engine.growth import growth
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, Part, independent
 from bainmarie_worker.engine.sequence import Adapter
 
@@ -25,6 +26,7 @@ class Adapted:
         self.crops = forward.crops
         self.guesses = forward.guesses
         self.why = forward.why
+        self.growth = growth(forward)
         self._forward = forward
         self._adapters = adapters
         if isinstance(forward, Fused):
@@ -54,7 +56,12 @@ class Adapted:
 
     def _mixed(self, groups: list[tuple[Adapter, list[Part]]]) -> list[Computed]:
         """One pass."""
-        self._adapters.assign([(adapter, sum(len(part.tokens) for part in group)) for adapter, group in groups])
+        self._adapters.assign(
+            [
+                (adapter, sum(len(part.tokens) for part in group), sum(part.wanted for part in group))
+                for adapter, group in groups
+            ]
+        )
         return self._forward.run([part for _, group in groups for part in group])
 
     def _with(self, adapter: Adapter, parts: list[Part]) -> list[Computed]:

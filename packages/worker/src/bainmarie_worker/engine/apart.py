@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from bainmarie_worker.engine import probe
+from bainmarie_worker.engine import probe, rotary
+from bainmarie_worker.engine.growth import NONE, Growth
 from bainmarie_worker.engine.marks import Marks
 from bainmarie_worker.engine.memory import Computed, Logits, Part
+from bainmarie_worker.engine.rotary import growth_of
 from bainmarie_worker.packages import version_of
 
 _NAMES = ("past_key_values", "cache_params")
@@ -30,9 +32,12 @@ class Apart:
     crops = False
     guesses = False
 
-    def __init__(self, model: Any, device: torch.device, why: str, made_by_model: bool = False) -> None:
+    def __init__(
+        self, model: Any, device: torch.device, why: str, made_by_model: bool = False, growth: Growth = NONE
+    ) -> None:
         """`made_by_model`: the first pass is given no cache, and the one that the model's code makes is kept."""
         self.why = why
+        self.growth = growth
         self._model = model
         self._device = device
         self._made_by_model = made_by_model
@@ -51,9 +56,9 @@ class Apart:
 
     def _one(self, part: Part) -> Computed:
         try:
-            output = self._model(
-                input_ids=torch.tensor([part.tokens], device=self._device), use_cache=True, **self._options(part)
-            )
+            tokens = torch.tensor([part.tokens], device=self._device)
+            with rotary.under_way(self.growth, [part]):
+                output = self._model(input_ids=tokens, use_cache=True, **self._options(part))
             part.memory.cache = output[self._name]
         except Exception as error:  # noqa: BLE001 - handed to the sequence it belongs to
             return error
@@ -79,12 +84,14 @@ class Apart:
 
 def apart(model: Any, device: torch.device, reference: probe.Reference, why: str) -> Apart | str:
     """This way, or `why` with the reason against this way too. `why` tells what is wrong with the better one."""
-    unfit = _unfit(model)
+    unfit, growth = _unfit(model), growth_of(model)
+    if isinstance(growth, str):
+        return why if growth in why else f"{why}; {growth}"
     if unfit:
         return f"{why}; with a cache {unfit}"
     faults = []
     for made_by_model in (False, True):
-        forward = Apart(model, device, why, made_by_model)
+        forward = Apart(model, device, why, made_by_model, growth)
         fault = probe.fault(forward, reference, model.dtype)
         if not fault:
             return forward

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from bainmarie_worker.engine import scheduler
 from bainmarie_worker.engine.costs import Costs
+from bainmarie_worker.engine.growth import growth
 from bainmarie_worker.engine.lookup import Lookup
 from bainmarie_worker.engine.memory import Computed, Forward, Memory, NoRoom, Part, independent
 from bainmarie_worker.engine.prefixes import Kind, Prefixes, common
@@ -44,6 +45,7 @@ class Batch:
         speculate: bool = True,
     ) -> None:
         self._forward = forward
+        self._growth = growth(forward)
         self._end_ids = end_ids
         self._make_sampler = make_sampler
         self._describe = describe
@@ -82,6 +84,7 @@ class Batch:
         self._admit()
         if not self._running:
             return
+        self._outgrow()
         self._make_room()
         for moving, parts in self._passes():
             if moving[0] in self._running:  # else it had to give way to a pass before
@@ -150,12 +153,23 @@ class Batch:
 
     def _end(self, one: Running, outcome: Finish) -> None:
         self._running.remove(one)
+        self._leave(one)
+        self._shrink_prefixes()
+        one.stream.put(outcome)
+
+    def _leave(self, one: Running) -> None:
+        """Its memory is for others from now on."""
         lends = one.memory.nearest(one.lends)
         if lends:
             one.memory.crop(lends)
             self._prefixes.put(one.kind, one.ids[:lends], one.memory)
-        self._shrink_prefixes()
-        one.stream.put(outcome)
+
+    def _outgrow(self) -> None:
+        """Those that have become too long for how they were computed begin again; nothing is drawn again."""
+        for one in self._running:
+            if one.outgrown:
+                self._leave(one)
+                one.outgrow(self._forward.memory())
 
     def _fail(self, one: Running, error: Exception) -> None:
         self._running.remove(one)
@@ -199,7 +213,7 @@ class Batch:
             lookup = Lookup(sequence.prompt) if self._speculate and not kind.own else None
             sampler = self._make_sampler(stream)
             memory = memory or self._forward.memory()
-            one = Running(stream, memory, sampler, lookup, kind, self._end_ids)
+            one = Running(stream, memory, sampler, lookup, kind, self._end_ids, self._growth)
             if not self._forward.crops:
                 one.stops = self._stops(one)
             self._running.append(one)
@@ -208,7 +222,8 @@ class Batch:
 
     def _kind(self, sequence: Sequence) -> Kind:
         seeded = sequence.sampling.seed is not None
-        return Kind(sequence.adapter, own=seeded and not independent(self._forward, sequence.adapter))
+        own = seeded and not independent(self._forward, sequence.adapter)
+        return Kind(sequence.adapter, own, self._growth.side(len(sequence.prompt)))
 
     def _alike(self, stream: TokenStream) -> Iterator[tuple[int, Running]]:
         """(tokens that a running sequence of its kind has computed of this prompt, the sequence)."""

@@ -37,6 +37,21 @@ class PrepackedLinear(nn.Linear):
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
         return result
 
+    def plain(self) -> nn.Linear:
+        """The layer it was made of."""
+        made = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        made.weight = nn.Parameter(self.packed.to_dense(), requires_grad=False)
+        made.bias = self.bias
+        return made
+
+
+def unpack(model: nn.Module) -> None:
+    """Puts plain layers in the place of all that were prepacked."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, PrepackedLinear):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.plain())
+
 
 class Prepacking:
     """Goes through a model's layers, one with each `step`."""

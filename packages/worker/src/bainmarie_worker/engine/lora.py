@@ -22,18 +22,48 @@ _FEW_ROWS = 16
 small bf16 matrix takes 25-40 microseconds before it multiplies anything, in float32 2 (torch 2.13, one core)."""
 
 
+Span = tuple[str, int, int]
+"""(adapter by peft's name, first row, row after the last)."""
+
+
 @dataclass
 class Routing:
     """Which rows of the pass that is under way belong to which adapter, by peft's name of it."""
 
     rows: int = 0
-    spans: list[tuple[str, int, int]] = field(default_factory=list)
-    """(adapter, first row, row after the last); rows in no span are the base's."""
+    spans: list[Span] = field(default_factory=list)
+    """Rows in no span are the base's."""
+    wanted: int = 0
+    wanted_spans: list[Span] = field(default_factory=list)
+    """The same of those rows alone whose logits are wanted: the output layer may get no others."""
+
+    def assign(self, groups: list[tuple[str | None, int, int]]) -> None:
+        """(adapter, its rows of the next pass, its wanted ones), in their order."""
+        self.spans, self.rows = _spans([(name, rows) for name, rows, _ in groups])
+        self.wanted_spans, self.wanted = _spans([(name, wanted) for name, _, wanted in groups])
+
+    def of_rows(self, rows: int, head: bool) -> list[Span]:
+        """The spans of what a layer gets. RuntimeError where these are other rows."""
+        if rows == self.rows:
+            return self.spans
+        if head and rows == max(1, self.wanted):  # where none is wanted, it computes one for nobody
+            return self.wanted_spans
+        raise RuntimeError(f"a layer with an adapter has {rows} rows, the pass {self.rows}")
+
+
+def _spans(counts: list[tuple[str | None, int]]) -> tuple[list[Span], int]:
+    """Those of rows one after the other, and how many rows these are."""
+    spans, row = [], 0
+    for name, rows in counts:
+        if name is not None and rows:
+            spans.append((name, row, row + rows))
+        row += rows
+    return spans, row
 
 
 def route(model: Any, routing: Routing) -> bool:
     """Exchanges the forward of all of peft's layers in `model`. False, and nothing is exchanged, where one is no plain
-    LoRA on a linear layer whose rows are the pass's rows, or an adapter brings whole layers of its own."""
+    LoRA on a linear layer, or an adapter brings whole layers of its own."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
@@ -41,8 +71,9 @@ def route(model: Any, routing: Routing) -> bool:
         layer.__dict__.pop("forward", None)
     if _brings_layers(model) or not all(_is_plain(name, layer) for name, layer in layers):
         return False
+    head = model.get_output_embeddings()
     for _, layer in layers:
-        layer.forward = _Routed(layer, routing)
+        layer.forward = _Routed(layer, routing, layer is head)
     return True
 
 
@@ -85,20 +116,18 @@ def _is_plain(name: str, layer: Any) -> bool:
 class _Routed:
     """The forward of one layer."""
 
-    def __init__(self, layer: Any, routing: Routing) -> None:
+    def __init__(self, layer: Any, routing: Routing, head: bool) -> None:
         self._layer = layer
+        self._head = head
         self._routing = routing
         self._weights: dict[tuple[str, torch.dtype], _Weights | None] = {}
 
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         result: torch.Tensor = self._layer.base_layer(x, *args, **kwargs)
-        spans = self._routing.spans
-        if not spans:
+        if not self._routing.spans:
             return result
         rows, changed = x.reshape(-1, x.shape[-1]), result.reshape(-1, result.shape[-1])
-        if len(rows) != self._routing.rows:
-            raise RuntimeError(f"a layer with an adapter has {len(rows)} rows, the pass {self._routing.rows}")
-        for name, start, end in spans:
+        for name, start, end in self._routing.of_rows(len(rows), self._head):
             few = end - start <= _FEW_ROWS and x.device.type == "cpu"
             weights = self._of(name, torch.float32 if few else result.dtype)
             if weights is not None:

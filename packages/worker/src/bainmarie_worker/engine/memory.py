@@ -48,6 +48,8 @@ class Part:
     adapter: Adapter = None
     guessed: int = 0
     """So many of the last tokens are guesses: until its next pass the memory can be cut before each of them."""
+    reach: int = 0
+    """Where rotary positions depend on how long a sequence is: its tokens are those of at least so long a one."""
 
 
 Logits = Any

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from bainmarie_worker.engine import probe
+from bainmarie_worker.engine import probe, rotary
 from bainmarie_worker.engine.attention import NAME, PackedCache, Pass, Span, Spans, packed_attention, under_way
+from bainmarie_worker.engine.growth import NONE, Growth
 from bainmarie_worker.engine.keys_values import KeysValues
 from bainmarie_worker.engine.memory import Computed, Logits, Part
+from bainmarie_worker.engine.rotary import growth_of
 
 _LAYERS = {"full_attention", "sliding_attention"}
 """Which tokens a layer looks at, in transformers' words: those that `packed_attention` knows. Whether others come to
@@ -34,8 +36,9 @@ class Packed:
     crops = True
     guesses = True
 
-    def __init__(self, model: Any, device: torch.device, why: str) -> None:
+    def __init__(self, model: Any, device: torch.device, why: str, growth: Growth = NONE) -> None:
         self.why = why
+        self.growth = growth
         self._model = model
         self._device = device
         known = inspect.signature(model.forward).parameters
@@ -67,12 +70,13 @@ class Packed:
             spans.append(Span(part.memory, start, len(tokens)))
             part.memory.reserve(held + len(part.tokens))
         here = {"device": self._device}
-        logits = self.logits(
-            Spans(spans),
-            torch.tensor(tokens, **here),
-            torch.tensor(positions, **here),
-            torch.tensor(wanted or [0], **here),
-        )
+        with rotary.under_way(self.growth, parts):
+            logits = self.logits(
+                Spans(spans),
+                torch.tensor(tokens, **here),
+                torch.tensor(positions, **here),
+                torch.tensor(wanted or [0], **here),
+            )
         for part in parts:
             part.memory.length += len(part.tokens)
         return list(logits[: len(wanted)].split([part.wanted for part in parts]))
@@ -99,9 +103,9 @@ def packed(model: Any, device: torch.device, reference: probe.Reference, why: st
 
     `reference` is what the model computed with its own attention; `why` it does not go a faster way.
     """
-    unfit = _unfit(model)
-    if unfit:
-        return unfit
+    unfit, growth = _unfit(model), growth_of(model)
+    if unfit or isinstance(growth, str):
+        return unfit or str(growth)
     from transformers import AttentionInterface
 
     before = model.config._attn_implementation
@@ -116,7 +120,7 @@ def packed(model: Any, device: torch.device, reference: probe.Reference, why: st
         model.set_attn_implementation(NAME)
     except ValueError as error:
         return f"its attention cannot be replaced: {error}"
-    forward = Packed(model, device, why)
+    forward = Packed(model, device, why, growth)
     fault = probe.fault(forward, reference, model.dtype) or _hidden_window(model, windows)
     AttentionInterface.register(NAME, packed_attention)
     if fault:
@@ -167,9 +171,4 @@ def _unfit(model: Any) -> str:
     other = set(getattr(text, "layer_types", None) or ()) - _LAYERS
     if other:
         return f"its layers look at other tokens than all before them or a window: {', '.join(sorted(other))}"
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    kinds = {str(part.get("rope_type", "")) for part in [rope, *rope.values()] if isinstance(part, dict)}
-    steady = any(getattr(part, "rope_type", "") == "ntk_alpha" for part in model.modules())  # HunYuan's "dynamic"
-    if kinds & {"dynamic", "longrope"} and not steady:
-        return "its rotary positions depend on the longest sequence of a pass"
     return ""

@@ -24,6 +24,8 @@ class Kind(NamedTuple):
     adapter: Adapter = None
     own: bool = False
     """They have passes of their own: then it is whole chunks that they begin with."""
+    side: int = 0
+    """Of how long they are, where that changes what is computed: see `Growth.side`."""
 
     def usable(self, tokens: int) -> int:
         """With so many of the first `tokens`, where those are common."""

@@ -38,8 +38,9 @@ def reference(model: Any, device: torch.device) -> Reference:
 def fault(forward: Forward, wanted: Reference, dtype: torch.dtype) -> str:
     """What is wrong with a way; empty where nothing is."""
     long, short = forward.memory(), forward.memory()
-    first = forward.run([Part(long, _TEXTS[0][:_CUT], 0)])
-    rows = forward.run([Part(short, _TEXTS[1], 1), Part(long, _TEXTS[0][_CUT:], 1)])
+    whole = len(_TEXTS[0])
+    first = forward.run([Part(long, _TEXTS[0][:_CUT], 0, reach=whole)])
+    rows = forward.run([Part(short, _TEXTS[1], 1), Part(long, _TEXTS[0][_CUT:], 1, reach=whole)])
     for result in (*first, *rows):
         if isinstance(result, Exception):
             return f"its code fails: {type(result).__name__}: {result}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
-from bainmarie_worker.adapters import Adapters
+from bainmarie_worker.adapters import Adapters, needs_weights
 from bainmarie_worker.engine.adapted import Adapted
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.captured.forward import Captured
@@ -17,7 +17,7 @@ from bainmarie_worker.engine.cores import Cores
 from bainmarie_worker.engine.engine import Report, Tokenizer
 from bainmarie_worker.engine.fused.forward import HINT
 from bainmarie_worker.engine.library import Library
-from bainmarie_worker.engine.linears import Prepacking
+from bainmarie_worker.engine.linears import Prepacking, unpack
 from bainmarie_worker.engine.memory import Forward, Part
 from bainmarie_worker.engine.options import EngineOptions
 from bainmarie_worker.engine.sampling import Sampler
@@ -36,9 +36,17 @@ class TransformersRunner:
     """
 
     def __init__(
-        self, loaded: Loaded, options: EngineOptions, cache_bytes: int, prepack: bool = True, socket: str = ""
+        self,
+        loaded: Loaded,
+        options: EngineOptions,
+        cache_bytes: int,
+        prepack: bool = True,
+        socket: str = "",
+        adapters: Iterable[str] = (),
     ) -> None:
-        """LoadError `bad_option` where the model cannot go the way that `options` demand."""
+        """`adapters` are those that are configured on it.
+
+        LoadError `bad_option` where the model cannot go the way that `options` demand."""
         torch.seed()  # else all workers would draw the same numbers, each time they start
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.context = loaded.context
@@ -48,7 +56,7 @@ class TransformersRunner:
         self._loop: Batch | Library
         forward = best_way(loaded.model, loaded.device, options.path)
         mix = not isinstance(forward, str) and forward.packs
-        self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle)
+        self._adapters = Adapters(loaded.model, mix, loaded.allow_pickle, adapters)
         self._applies: Callable[[str], bool] = lambda path: True
         if isinstance(forward, str):
             self._loop = Library(loaded.model, self._device, self._adapters, loaded.end_ids, self._sampler, self._fail)
@@ -63,6 +71,8 @@ class TransformersRunner:
             way, why = forward.path, forward.why
             _warm(forward)
         prepack = prepack and self._device.type == "cpu" and way != "fused"
+        self._model = loaded.model
+        self._prepacks = prepack
         self._prepacking = Prepacking(loaded.model) if prepack else None
         threads = 1 if self._device.type != "cpu" or "OMP_NUM_THREADS" in os.environ else torch.get_num_threads()
         self._cores = Cores(socket, threads, torch.set_num_threads)
@@ -112,6 +122,9 @@ class TransformersRunner:
         return self._loop.uses(adapter)
 
     def load_adapter(self, path: str, report: Report) -> None:
+        if self._prepacks and path not in self._adapters and needs_weights(path):
+            self._prepacking, self._prepacks = None, False  # prepacked layers have no values to compute with
+            unpack(self._model)
         self._adapters.load(path, report)
         if not self._applies(path):
             self._adapters.unload(path)

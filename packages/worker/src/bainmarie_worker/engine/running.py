@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bainmarie_worker.engine.growth import NONE, Growth
 from bainmarie_worker.engine.lookup import Lookup
 from bainmarie_worker.engine.memory import Logits, Memory, Part
 from bainmarie_worker.engine.own_passes import next_pass
@@ -25,6 +26,7 @@ class Running:
         lookup: Lookup | None,
         kind: Kind,
         end_ids: frozenset[int],
+        growth: Growth = NONE,
     ) -> None:
         self.stream = stream
         self.sequence = stream.sequence
@@ -37,6 +39,9 @@ class Running:
         """Bytes its memory had when it was taken away."""
         self.stops: set[int] = set()
         """Where a pass ends and the memory is marked, so that others can begin with it."""
+        self.reach = len(self.ids)
+        """What counts as its prompt, however it is computed: more than that once it has outgrown its side."""
+        self._growth = growth
         self._cached = memory.length
         self._sampler = sampler
         self._lookup = lookup
@@ -51,12 +56,12 @@ class Running:
     def lends(self) -> int:
         """How many of the computed tokens others of its kind may begin with."""
         computed = self.memory.length
-        return self.kind.usable(min(computed, len(self.sequence.prompt))) if self.kind.own else computed
+        return self.kind.usable(min(computed, self.reach)) if self.kind.own else computed
 
     @property
     def own_pass(self) -> Part:
         """What its next pass has, where it is one of its own."""
-        return self.part(next_pass(self.memory.length, len(self.sequence.prompt)), 0)
+        return self.part(next_pass(self.memory.length, self.reach), 0)
 
     def part(self, count: int, most_guessed: int) -> Part:
         """The next `count` tokens; with the last known one also guesses of what follows."""
@@ -65,12 +70,14 @@ class Running:
         tokens = self.ids[computed : computed + count]
         self.guess = []
         if count < self.todo:
-            return Part(self.memory, tokens, 0, self.sequence.adapter)
+            return Part(self.memory, tokens, 0, self.sequence.adapter, reach=self.reach)
         left = self.sequence.max_tokens - self.generated - 1
+        if self._growth.anew and self.kind.side == 0:
+            left = min(left, self._growth.most - len(self.ids))
         if self._lookup is not None and count == 1 and computed + 1 not in self.stops:
             self.guess = self._lookup.guess(min(most_guessed, left))
         guessed = len(self.guess)
-        return Part(self.memory, tokens + self.guess, 1 + guessed, self.sequence.adapter, guessed)
+        return Part(self.memory, tokens + self.guess, 1 + guessed, self.sequence.adapter, guessed, self.reach)
 
     def take(self, logits: Logits, token_cost: float, row_cost: float) -> Finish | None:
         """Draws from a part's logits and tells the stream; `Finish` when that was the end."""
@@ -88,6 +95,17 @@ class Running:
     def restart(self, memory: Memory) -> None:
         """An empty memory in the place of the present one: all tokens are computed again, none is drawn again."""
         self.needs = self.memory.bytes
+        self.memory = memory
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether it has become so long that all its tokens must be computed in another way."""
+        return self._growth.anew and self.kind.side != self._growth.side(len(self.ids))
+
+    def outgrow(self, memory: Memory) -> None:
+        """With a memory of its new side; what others may begin with is to be taken from the old one before."""
+        self.kind = self.kind._replace(side=self._growth.side(len(self.ids)))
+        self.reach = len(self.ids)
         self.memory = memory
 
     def _accept(self, drawn: list[Token]) -> Finish | None:

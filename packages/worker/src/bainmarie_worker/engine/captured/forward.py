@@ -18,6 +18,7 @@ from bainmarie_worker.engine import probe
 from bainmarie_worker.engine.captured.graph import Capture, Compute, Graphs
 from bainmarie_worker.engine.captured.inputs import Inputs, Layout
 from bainmarie_worker.engine.captured.pages import PAGE, Pages, Pool
+from bainmarie_worker.engine.growth import NONE
 from bainmarie_worker.engine.keys_values import KeysValues
 from bainmarie_worker.engine.memory import Computed, Logits, Part
 from bainmarie_worker.engine.packed import Packed
@@ -193,6 +194,8 @@ def captured(
 
     Attention by torch's kernel for pages where that computes the same, else by what any device has.
     """
+    if packed.growth is not NONE:
+        return "its rotary positions depend on how long a sequence is"
     if len({weights.device for weights in model.parameters()}) > 1:
         return "its layers are on several devices"
     fault = ""

@@ -299,7 +299,7 @@ class Structure:
     def _matrix(self, rows: Rows) -> Matrix:
         linear, part = rows.linear, rows.part
         require(type(linear) in (torch.nn.Linear, Int8Linear), f"linear layers of the kind {type(linear).__name__}")
-        made = self._weights(linear.weight[part])
+        made = self._weights((linear.packed if isinstance(linear, Int8Linear) else linear.weight)[part])
         made.factor = rows.factor
         if isinstance(linear, Int8Linear):
             made.scale = self._address(linear.scales[part].float())
