@@ -9,7 +9,8 @@ from dataclasses import asdict
 import pytest
 
 from bainmarie_protocol import Ready, ServedModel
-from bainmarie_worker.adapters import Adapters, check
+from bainmarie_worker.adapter_fit import check
+from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.errors import LoadError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries deprecate among themselves

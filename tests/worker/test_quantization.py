@@ -9,7 +9,8 @@ import shutil
 import pytest
 
 from bainmarie_protocol import ServedModel, WorkerConfig
-from bainmarie_worker.adapters import Adapters, check
+from bainmarie_worker.adapter_fit import check
+from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.errors import LoadError
 from bainmarie_worker.loading import load
 

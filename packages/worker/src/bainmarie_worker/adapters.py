@@ -8,31 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from bainmarie_protocol import Progress
 from bainmarie_worker import files
+from bainmarie_worker.adapter_fit import CONFIG, check, kind_among, kind_of, tensors_of
 from bainmarie_worker.adapter_settings import refuse_unknown
 from bainmarie_worker.brought_along import base_kept
 from bainmarie_worker.engine.engine import Report
 from bainmarie_worker.engine.lora import Routing, Weights, route, weights_of
 from bainmarie_worker.engine.sequence import Adapter
 from bainmarie_worker.errors import LoadError
-
-_WEIGHTS = "adapter_model.safetensors"
-_PICKLED = "adapter_model.bin"
-_CONFIG = "adapter_config.json"
-_PREFIX = "base_model.model."
-_INJECTED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "FOURIERFT", "HRA")
-"""Kinds that live inside the base's layers, so that they can be switched off. Prompt tuning and its kin do not. Peft
-puts no two kinds into one base."""
-_FIRST = "LORA"
-
-_READING = ("DoRA", "OFT", "BOFT", "HRA")
-"""Kinds that are no sum of the base's output and something else."""
-_CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Beginnings of `init_lora_weights` with which peft puts other weights into the base while it loads the adapter."""
 
 
 class Adapters:
@@ -44,7 +31,7 @@ class Adapters:
         """With `mix`, adapters that can be are made ready to share a pass (see `mixed`). Those that are `configured`
         say which kind is served, whatever is asked for first: LoRA if there is one, else the first kind by name. Where
         none is, it is that of the one that is loaded first, until all are unloaded."""
-        self._kind = _kind_among(configured)
+        self._kind = kind_among(configured)
         self._mix = mix
         self._allow_pickle = allow_pickle
         self._model = model
@@ -101,8 +88,8 @@ class Adapters:
             return
         report(Progress("adapter", detail=path))
         check(path, self._model, self._allow_pickle)
-        settings = files.read_json(os.path.join(path, _CONFIG))
-        self._refuse_other_kind(path, _kind(settings))
+        settings = files.read_json(os.path.join(path, CONFIG))
+        self._refuse_otherkind_of(path, kind_of(settings))
         try:
             from peft import PeftModel
         except ImportError as error:
@@ -117,7 +104,7 @@ class Adapters:
         self._made += 1
         name = f"adapter{self._made}"
         try:
-            with base_kept(path, _tensors(path, self._allow_pickle), self._model):
+            with base_kept(path, tensors_of(path, self._allow_pickle), self._model):
                 if self._peft is None:
                     self._peft = PeftModel.from_pretrained(
                         self._model, path, adapter_name=name, autocast_adapter_dtype=False
@@ -144,8 +131,8 @@ class Adapters:
             self._strip()
         self._rest()
 
-    def _refuse_other_kind(self, path: str, kind: str) -> None:
-        held = [_kind(vars(one)) for one in self._peft.peft_config.values()] if self._names else []
+    def _refuse_otherkind_of(self, path: str, kind: str) -> None:
+        held = [kind_of(vars(one)) for one in self._peft.peft_config.values()] if self._names else []
         served = self._kind or next(iter(held), kind)
         if kind != served:
             raise LoadError(
@@ -203,228 +190,3 @@ def _meaning(path: str, error: Exception) -> LoadError:
         )
     first = next((line for line in text.splitlines() if line.strip()), "")
     return LoadError(code, f"the adapter {path} cannot be loaded: {type(error).__name__}: {first}", hint)
-
-
-_SIDES = {".lora_A": 1, ".lora_B": 0, ".lora_embedding_A": 1, ".lora_embedding_B": 0}
-"""Which dimension of a tensor is the layer's own; the other is the rank."""
-
-
-_BASE = ".base_layer"
-_ALONG = (_BASE, ".original_module", ".modules_to_save")
-"""Ends of the names of layers that peft saves beside what an adapter changes, or as what it puts in their place."""
-_HALVES = {f".lora_{part}{a}": f".lora_{part}{b}" for part in ("embedding_", "") for a, b in ("AB", "BA")}
-
-
-def check(path: str, model: Any, allow_pickle: bool = False) -> None:
-    """Reads the adapter's headers and compares them with the base. LoadError says in words what does not fit.
-
-    Pickled weights, where they are allowed, are peft's to judge.
-    """
-    tensors = _tensors(path, allow_pickle)
-    _check_reads(path, files.read_json(os.path.join(path, _CONFIG)), model)
-    _check_kind(path, files.read_json(os.path.join(path, _CONFIG)))
-    _check_pairs(path, [tensor.name for tensor in tensors])
-    for tensor in tensors:
-        _check_tensor(path, tensor, model)
-
-
-def _tensors(path: str, allow_pickle: bool) -> list[files.Tensor]:
-    """Of a complete adapter, else LoadError; none of a pickle."""
-    weights = _files(path, allow_pickle)
-    return files.tensors(weights) if weights.endswith(_WEIGHTS) else []
-
-
-def _check_pairs(path: str, names: list[str]) -> None:
-    """LoadError where half of a low-rank change is missing: peft would take zeros for it, or chance."""
-    missing = missing_halves(names)
-    if missing:
-        raise LoadError(
-            "adapter_incomplete",
-            f"the adapter {path} lacks {len(missing)} tensors, such as {missing[0]}",
-            "Copy it again, or save it again with save_pretrained of the PEFT model.",
-        )
-
-
-def missing_halves(names: Iterable[str]) -> list[str]:
-    """Tensors of low-rank changes that are not there, while their other halves are."""
-    there, wanted = set(names), set()
-    for name in there:
-        for half, other in _HALVES.items():
-            if half in name:
-                wanted.add(name.replace(half, other))
-                break
-    return sorted(wanted - there)
-
-
-def _kind(settings: Mapping[str, Any]) -> str:
-    told = settings.get("peft_type", _FIRST)
-    return str(getattr(told, "value", told)).upper()
-
-
-def _kind_among(paths: Iterable[str]) -> str:
-    """The kind that is served where these are configured; empty for any. What cannot be read does not count."""
-    kinds = set()
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError, LoadError):
-            kinds.add(_kind(files.read_json(os.path.join(path, _CONFIG))))
-    known = kinds.intersection(_INJECTED)
-    return _FIRST if _FIRST in known else min(known, default="")
-
-
-def _check_kind(path: str, settings: dict[str, Any]) -> None:
-    """LoadError where such an adapter cannot share its base with others, or would change it for them."""
-    kind = _kind(settings)
-    if kind not in _INJECTED:
-        raise LoadError(
-            "adapter_unsupported",
-            f"the adapter {path} is of the kind {kind}, which cannot share its base",
-            f"Kinds that can: {', '.join(_INJECTED)}.",
-        )
-    begun = str(settings.get("init_lora_weights", "")).lower()
-    if begun.startswith(_CHANGE_BASE):
-        raise LoadError(
-            "adapter_unsupported",
-            f"the adapter {path} begins by changing its base's own weights (init_lora_weights: {begun}): the base and "
-            "other adapters on it would answer wrongly",
-            "Save it as plain LoRA (save_pretrained with path_initial_model_for_weight_conversion), or merge it.",
-        )
-    if settings.get("layer_replication"):
-        raise LoadError(
-            "adapter_unsupported",
-            f"the adapter {path} repeats layers of its base (layer_replication), which then is another model",
-            "Merge it into its base, and serve the result.",
-        )
-
-
-def needs_weights(path: str) -> bool:
-    """Whether it computes with the base's weights, or puts layers of its own in the place of some. False where that
-    cannot be read: what is wrong with it, `load` tells."""
-    try:
-        settings = files.read_json(os.path.join(path, _CONFIG))
-    except LoadError:
-        return False
-    return _nature(settings) in _READING or bool(settings.get("modules_to_save"))
-
-
-def _nature(settings: dict[str, Any]) -> str:
-    return "DoRA" if settings.get("use_dora") else _kind(settings)
-
-
-def _check_reads(path: str, settings: dict[str, Any], model: Any) -> None:
-    """LoadError where the adapter computes with the base's weights and those are packed."""
-    reads = _nature(settings)
-    if reads in _READING and any(_packed(module) for module in model.modules()):
-        raise LoadError(
-            "adapter_unsupported",
-            f"the adapter {path} is {reads}, which computes with its base's weights, and those are held quantized",
-            "Load the base with `quantization: none`, or merge the adapter into its base.",
-        )
-
-
-def _files(path: str, allow_pickle: bool) -> str:
-    """The weights file; LoadError if the directory is no complete adapter."""
-    if not os.path.isdir(path):
-        raise LoadError("model_not_found", f"the adapter directory {path} does not exist", "Correct `adapter:`.")
-    names = set(os.listdir(path))
-    if _WEIGHTS in names and _CONFIG in names:
-        return os.path.join(path, _WEIGHTS)
-    if _WEIGHTS not in names and allow_pickle and {_PICKLED, _CONFIG} <= names:
-        return os.path.join(path, _PICKLED)
-    if _WEIGHTS not in names:
-        files.refuse_pickled(path, _WEIGHTS)
-    missing = _WEIGHTS if _WEIGHTS not in names else _CONFIG
-    training = names & {"trainer_state.json", "optimizer.pt", "scheduler.pt", "training_args.bin"}
-    inner = sorted(name for name in names if os.path.isfile(os.path.join(path, name, _WEIGHTS)))
-    what = "a training checkpoint without adapter weights" if training else "no complete adapter"
-    hint = "Set `adapter:` to the directory that save_pretrained of the PEFT model wrote."
-    if inner:
-        hint = f"An adapter lies one level below: {os.path.join(path, inner[-1])}"
-    elif "config.json" in names:
-        hint = "This looks like a whole model: set `model:` to it."
-    raise LoadError("adapter_incomplete", f"{path} is {what}: {missing} is missing", hint)
-
-
-def _check_tensor(path: str, tensor: files.Tensor, model: Any) -> None:
-    """Compares one lora_A, lora_B or embedding tensor with the layer it belongs to; others are peft's to judge."""
-    part = next((part for part in _SIDES if part in tensor.name), None)
-    if part is None:
-        _check_whole(path, tensor, model)
-        return
-    target, side = tensor.name.partition(part)[0], _SIDES[part]
-    layer_name = target[len(_PREFIX) :] if target.startswith(_PREFIX) else target
-    if ".experts" in layer_name:
-        return  # transformers may fuse experts into one tensor, peft converts
-    try:
-        layer = model.get_submodule(layer_name)
-    except AttributeError as error:
-        raise LoadError(
-            "adapter_mismatch",
-            f"the adapter {path} changes {layer_name}, which {type(model).__name__} does not have",
-            "It was trained on another base model: adapter_config.json names it as base_model_name_or_path.",
-        ) from error
-    size = _layer_size(layer, "embedding" in part)
-    if size is not None and len(tensor.shape) == 2 and tensor.shape[side] != size[side]:
-        raise LoadError(
-            "adapter_mismatch",
-            f"the adapter {path} does not fit: {tensor.name} has the shape {list(tensor.shape)}, "
-            f"but {layer_name} of the base is {list(size)}",
-            "It was trained on another base model: adapter_config.json names it as base_model_name_or_path.",
-        )
-
-
-def _check_whole(path: str, tensor: files.Tensor, model: Any) -> None:
-    """A layer that the adapter brings as a whole must be of the base's size, and cannot be put in the place of one
-    whose weights are packed."""
-    name = tensor.name[len(_PREFIX) :] if tensor.name.startswith(_PREFIX) else tensor.name
-    layer_name, _, last = name.rpartition(".")
-    known = next((part for part in _ALONG if layer_name.endswith(part)), "")
-    try:
-        layer = model.get_submodule(layer_name[: len(layer_name) - len(known)])
-    except AttributeError:
-        return
-    layer = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
-    weight = getattr(layer, "weight", None)
-    size = _whole_size(layer)
-    if last == "weight" and size is not None and len(tensor.shape) == 2 and tuple(tensor.shape) != size:
-        raise LoadError(
-            "adapter_mismatch",
-            f"the adapter {path} does not fit: it brings {layer_name} in the shape {list(tensor.shape)}, and that of "
-            f"the base is {list(size)}" + _grown(tensor.shape, size),
-            "Where it was trained with added tokens: merge it (resize_token_embeddings of the base, "
-            "PeftModel.from_pretrained, merge_and_unload, save_pretrained, its tokenizer beside it), and set `model:` "
-            "to the result, without `adapter:`.",
-        )
-    if known != _BASE and weight is not None and (_packed(layer) or not weight.is_floating_point()):
-        raise LoadError(
-            "adapter_unsupported",
-            f"the adapter {path} replaces {tensor.name} as a whole, and the base holds it quantized",
-            "Load the base with `quantization: none`, or merge the adapter into its base.",
-        )
-
-
-def _packed(layer: Any) -> bool:
-    """Whether its `weight` has no values."""
-    return type(layer).__name__ in ("Int8Linear", "Int4Linear")
-
-
-def _grown(shape: Sequence[int], size: Sequence[int]) -> str:
-    """What it means that only the first number is another one."""
-    return f": a vocabulary of {shape[0]} tokens, not {size[0]}" if shape[1] == size[1] else ""
-
-
-def _whole_size(layer: Any) -> tuple[int, int] | None:
-    if hasattr(layer, "num_embeddings"):
-        return (layer.num_embeddings, layer.embedding_dim)
-    return (layer.out_features, layer.in_features) if hasattr(layer, "out_features") else None
-
-
-def _layer_size(layer: Any, embedding: bool) -> tuple[int, int] | None:
-    """(outputs, inputs) of a layer, whatever its class calls them; None where that is not known."""
-    layer = getattr(layer, "base_layer", layer)
-    if embedding and hasattr(layer, "num_embeddings"):
-        return (layer.embedding_dim, layer.num_embeddings)
-    if hasattr(layer, "in_features") and hasattr(layer, "out_features"):
-        return (layer.out_features, layer.in_features)
-    if hasattr(layer, "nf") and hasattr(layer, "weight"):
-        return (int(layer.nf), int(layer.weight.shape[0]))
-    return None

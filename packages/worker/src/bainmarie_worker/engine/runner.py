@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from bainmarie_worker.adapters import Adapters, needs_weights
+from bainmarie_worker.adapter_fit import needs_weights
+from bainmarie_worker.adapters import Adapters
 from bainmarie_worker.engine.adapted import Adapted
 from bainmarie_worker.engine.batch import Batch
 from bainmarie_worker.engine.captured.forward import Captured
