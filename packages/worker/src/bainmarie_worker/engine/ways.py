@@ -3,6 +3,8 @@ last the library's own `generate()`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,15 +25,28 @@ def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | 
     """
     if wish == "generate":
         return "the option path is generate"
-    with probe.shortened(model) as short:
-        found = _found(model, device, wish) if short else None
-    if isinstance(found, Fused):
-        found = found.of_whole(model)
-    if found is None or isinstance(found, str) or not found.packs:  # what fails there may be the shortening
-        found = _found(model, device, wish)
+    with _one_thread():
+        with probe.shortened(model) as short:
+            found = _found(model, device, wish) if short else None
+        if isinstance(found, Fused):
+            found = found.of_whole(model)
+        if found is None or isinstance(found, str) or not found.packs:  # what fails there may be the shortening
+            found = _found(model, device, wish)
     if isinstance(found, str) and wish != "auto":
         raise LoadError("bad_option", f"this model cannot go the path {wish}: {found}", "Take the option path away.")
     return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The few rows of a trial gain nothing from a second thread, which would wait for a core while the page tables of
+    the weights are filled (`prefault`)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _found(model: Any, device: torch.device, wish: str) -> Forward | str:
