@@ -11,7 +11,7 @@ from torch import nn
 
 from bainmarie_worker.prefault import prefault
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="MADV_POPULATE_READ is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="smaps are Linux's")
 BYTES = 8 << 20
 
 
