@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 
@@ -45,3 +46,16 @@ def test_every_page_of_every_parameter(tmp_path):
 def test_weights_that_have_no_memory_are_left_alone():
     prefault(nn.Linear(4, 4, device="meta"))
     prefault(nn.Module())
+
+
+def test_a_program_that_ends_meanwhile_ends_as_it_would():
+    code = """
+import torch
+from torch import nn
+from bainmarie_worker.prefault import prefault
+model = nn.ParameterList(nn.Parameter(torch.empty(1 << 22), requires_grad=False) for _ in range(64))
+prefault(model)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -22,12 +22,15 @@ def prefault(model: Any) -> None:
 
     weights = [parameter.detach() for parameter in model.parameters()]
     plain = [w for w in weights if type(w) is torch.Tensor and w.device.type == "cpu" and w.is_contiguous()]
-    threading.Thread(target=_touch, args=(plain,), name="prefault", daemon=True).start()
+    threading.Thread(target=_touch, args=(plain,), name="prefault").start()
 
 
 def _touch(tensors: list[Any]) -> None:
+    """Soon over where the program ends meanwhile: an interpreter that goes away under torch's code aborts."""
     import torch
 
     torch.set_num_threads(1)  # of this thread
     for tensor in tensors:
+        if not threading.main_thread().is_alive():
+            return
         tensor.flatten().view(torch.uint8)[:: mmap.PAGESIZE].sum()
