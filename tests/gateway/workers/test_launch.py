@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,11 +159,13 @@ def test_socket_paths_are_short_and_private(tmp_path: Path) -> None:
     tidy(far / "run")
 
 
-def test_the_sockets_lie_in_one_place_whatever_tmpdir_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sockets_lie_in_one_place_whatever_tmpdir_says(tmp_path: Path) -> None:
     far = tmp_path / ("x" * 100)
     path = socket_path(far, "key")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert socket_path(far, "key") == path
+    code = f"from bainmarie.workers.sockets import *; print(socket_path(Path({str(far)!r}), 'key'))"
+    elsewhere = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=elsewhere, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == path
     tidy(far / "run")
 
 

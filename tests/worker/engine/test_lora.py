@@ -125,6 +125,16 @@ class Served:
     def check(self, name, stream):
         assert stream.tokens == self.family.answer(name, stream.sequence.prompt), name
 
+    def check_together(self, names):
+        """Each of them with four prompts, all side by side, joining one or two at a time."""
+        asked = [(name, self.ask(name, prompt)) for prompt in PROMPTS[:4] for name in names]
+        for place, (_, stream) in enumerate(asked):
+            submit(self.batch, stream)
+            steps(self.batch, place % 2)
+        finish(self.batch)
+        for name, stream in asked:
+            self.check(name, stream)
+
 
 def test_adapters_change_the_answers(family):
     """Else the tests below would prove little."""
@@ -199,13 +209,7 @@ def test_output_layers_of_their_own_beside_others(family):
     """An output layer computes the rows whose logits are wanted, and no others."""
     served = Served(family, "one", "head", "heads")
     names = ("heads", None, "head", "one", "head")
-    asked = [(name, served.ask(name, prompt)) for prompt in PROMPTS[:4] for name in names]
-    for place, (_, stream) in enumerate(asked):
-        submit(served.batch, stream)
-        steps(served.batch, place % 2)
-    finish(served.batch)
-    for name, stream in asked:
-        served.check(name, stream)
+    served.check_together(names)
     assert served.adapters.mixed == family.mixes
 
 
@@ -272,13 +276,7 @@ def test_a_directory_that_is_loaded_again_begins_with_nothing(family):
 def test_an_adapter_that_cannot_be_mixed_is_right_beside_others(family, odd):
     served = Served(family, "one", "two", odd)
     assert not served.adapters.mixed
-    asked = [(name, served.ask(name, prompt)) for prompt in PROMPTS[:4] for name in ("one", odd, None, "two")]
-    for place, (_, stream) in enumerate(asked):
-        submit(served.batch, stream)
-        steps(served.batch, place % 2)
-    finish(served.batch)
-    for name, stream in asked:
-        served.check(name, stream)
+    served.check_together(("one", odd, None, "two"))
 
 
 @pytest.mark.parametrize("odd", ["dora", "saved"])

@@ -25,7 +25,7 @@ def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | 
     """
     if wish == "generate":
         return "the option path is generate"
-    with _one_thread():
+    with _a_core_left():
         with probe.shortened(model) as short:
             found = _found(model, device, wish) if short else None
         if isinstance(found, Fused):
@@ -38,11 +38,11 @@ def best_way(model: Any, device: torch.device, wish: str = "auto") -> Forward | 
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """The few rows of a trial gain nothing from a second thread, which would wait for a core while the page tables of
-    the weights are filled (`prefault`)."""
+def _a_core_left() -> Iterator[None]:
+    """For the thread that fills the page tables of the weights meanwhile (`prefault`): those of a pass wait for the
+    slowest of them."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(max(1, before - 1))
     try:
         yield
     finally:

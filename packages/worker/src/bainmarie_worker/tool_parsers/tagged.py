@@ -7,6 +7,7 @@ tags and is no call stays text, tags and all.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ class Taken:
     """Characters of the text that it takes, once its arguments are there."""
 
 
-class Tagged:
+class Tagged(ABC):
     """See `tool_parsers`. A format gives the tags and `take`."""
 
     regions: ClassVar[dict[str, str]]
@@ -55,12 +56,12 @@ class Tagged:
         self._begun = False
         """Whether there has been a call in the open place."""
 
+    @abstractmethod
     def take(self, body: str, closed: bool) -> Taken | None:
         """The call with which `body` begins, None where none is seen (yet).
 
         `closed`: nothing more comes to it, so that a call must be complete.
         """
-        raise NotImplementedError
 
     def feed(self, text: str) -> list[Delta]:
         self._held += text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from bainmarie_worker.tool_parsers.delta import CallArguments, CallStart, Delta, Text
 from bainmarie_worker.tool_parsers.schemas import Schemas
 
 
-class Whole:
+class Whole(ABC):
     """See `tool_parsers`. An answer that begins otherwise is words, and streams. Calls are told at the end."""
 
     begins: ClassVar[tuple[str, ...]]
@@ -19,9 +20,9 @@ class Whole:
         self._held = ""
         self._words = False
 
+    @abstractmethod
     def calls(self, text: str) -> list[tuple[str, str]]:
         """(name, arguments as JSON text) of each; empty where the text is something else."""
-        raise NotImplementedError
 
     def feed(self, text: str) -> list[Delta]:
         if self._words:

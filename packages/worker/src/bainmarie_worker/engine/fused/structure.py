@@ -164,19 +164,27 @@ class Structure:
             score_cap=config.attn_logit_softcapping or 0.0 if family[2] == "gemma2" else 0.0,
             logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
         )
-        whole = self.decoder
         parts = (part for layer in self.layers for part in (layer, getattr(layer, "experts", layer)))
-        other = {_activation(part.act_fn) for part in parts if hasattr(part, "act_fn")} - {whole.activation}
+        other = {_activation(part.act_fn) for part in parts if hasattr(part, "act_fn")} - {self.decoder.activation}
         require(not other, "several activations")
         if hasattr(body, "embed_tokens_per_layer"):
             self._remind(body)
+        self._check_sizes(queries=1 + family[2].startswith(("qwen3_5", "qwen3_next")))
+
+    def _check_sizes(self, queries: int) -> None:
+        """Unknown where sizes are none that decoder.c takes. `queries` is how many times a head's size they have."""
         inner = {layer.matrices[UP].outputs for layer in self._made} | {one.inner for one in self._mixtures}
         looking = [layer for layer in self._made if layer.heads]
         seen = {size for layer in looking for size in (layer.size, layer.value_size, layer.heads * layer.value_size)}
         given = {layer.matrices[place].inputs for layer in looking for place in (QUERY, KEY)}
-        sizes = (whole.hidden, *inner, *seen, *given, *{layer.matrices[TOKEN_GATE].outputs for layer in self._made})
-        gated = 1 + family[2].startswith(("qwen3_5", "qwen3_next"))
-        same = all(layer.query_size == gated * layer.size for layer in looking)
+        sizes = (
+            self.decoder.hidden,
+            *inner,
+            *seen,
+            *given,
+            *{layer.matrices[TOKEN_GATE].outputs for layer in self._made},
+        )
+        same = all(layer.query_size == queries * layer.size for layer in looking)
         require(same, "queries of another size than keys")
         require(all(layer.steady + layer.rotary <= layer.size for layer in looking), "rotary positions beyond a head")
         latent = [layer for layer in looking if layer.matrices[LATENT].weight]
